@@ -1,6 +1,5 @@
 """The one interface through which builds are read, and what every dialect says of itself."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
