@@ -1,0 +1,67 @@
+"""What one counted end adds to the counters and histograms. Nothing here does I/O."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from exporter.metrics import METRICS
+from exporter.model import Build, Event, Status
+
+type Series = tuple[str, tuple[str, ...]]
+"""A family and the label values that follow server and repo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """`amount` to add to a counter, or to observe where the family is a histogram."""
+
+    family: str
+    labels: tuple[str, ...]
+    amount: float
+
+
+@dataclass(slots=True)
+class Total:
+    """The value of one series so far; `counts` (each bucket alone) only of a histogram."""
+
+    value: float
+    since: float
+    counts: list[int] | None = None
+    exemplars: dict[int, tuple[int, float, float]] | None = None
+    """Of a bucket the latest build: its number, the value, when it ended."""
+
+    def add(self, addition: Addition, number: int, ended: float) -> None:
+        """Adds one end of build `number`."""
+        self.value += addition.amount
+        buckets = METRICS[addition.family].buckets
+        if not buckets:
+            return
+        if self.counts is None:
+            self.counts = [0] * (len(buckets) + 1)
+        place = bisect_left(buckets, addition.amount)
+        self.counts[place] += 1
+        self.exemplars = {**(self.exemplars or {}), place: (number, addition.amount, ended)}
+
+
+def additions(
+    build: Build, branch: str, step_names: Sequence[str], environment: str, *, restarted: bool
+) -> Iterator[Addition]:
+    """All that the end of `build` adds; names are those it has as label values."""
+    status = build.status.word
+    yield Addition("ci_builds_total", (branch, build.event, status), 1)
+    if build.duration is not None:
+        yield Addition("ci_build_seconds_total", (status,), build.duration)
+        if build.status is Status.SUCCESS:
+            yield Addition("ci_build_duration_seconds", (branch, build.event), build.duration)
+    if build.wait is not None:
+        yield Addition("ci_build_queue_seconds", (), build.wait)
+    if restarted:
+        yield Addition("ci_build_restarts_total", (), 1)
+    if build.event is Event.DEPLOYMENT:
+        yield Addition("ci_deployments_total", (environment, status), 1)
+    for step, name in zip(build.steps, step_names, strict=True):
+        if step.status.open:
+            continue
+        yield Addition("ci_steps_total", (name, step.status.word), 1)
+        if step.duration is not None and step.status is not Status.SKIPPED:
+            yield Addition("ci_step_duration_seconds", (name,), step.duration)

@@ -1,0 +1,164 @@
+"""The ledger's tables: what is known of every build, and the counters' own values.
+
+A run of a build is keyed by (repo, generation, number, run); all four rise, so "newer" is their
+order. Times are Unix seconds by the server's clock unless a comment says "our clock".
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+# What has been said of a run (column `builds.state`).
+OPEN, ENDING, SETTLED = 0, 1, 2
+
+metadata = MetaData()
+
+# SQLite numbers rows by itself only where the key is an INTEGER.
+_RowId = BigInteger().with_variant(Integer, "sqlite")
+
+servers = Table(
+    "servers",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("first_contact", BigInteger, nullable=False),
+    Column("last_sweep", BigInteger, nullable=False, default=0),
+    Column("last_poll", Float, nullable=False, default=0.0),  # our clock
+    Column("skew", Float, nullable=False, default=0.0),
+)
+
+repos = Table(
+    "repos",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("server", String, ForeignKey("servers.name"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("uid", String, nullable=False, default=""),
+    Column("default_branch", String, nullable=False, default=""),
+    Column("timeout", BigInteger, nullable=False, default=0),
+    Column("build_url", String, nullable=False, default=""),
+    Column("since", Float, nullable=False),  # our clock: when its series were born
+    Column("horizon", BigInteger, nullable=False),
+    Column("horizon_skew", Float, nullable=False),
+    Column("generation", BigInteger, nullable=False, default=0),
+    Column("highest", BigInteger, nullable=False, default=0),
+    Column("watched", Boolean, nullable=False, default=True),
+    Column("missed_sweeps", Integer, nullable=False, default=0),
+    Column("missed_since", Float, nullable=False, default=0.0),  # our clock
+    Column("gone", Boolean, nullable=False, default=False),
+    UniqueConstraint("server", "name"),
+)
+
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("repo_id", BigInteger, ForeignKey("repos.id"), nullable=False, index=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("low", BigInteger, nullable=False),
+    Column("high", BigInteger, nullable=False),
+    Column("history", Boolean, nullable=False),
+    Column("failed", Boolean, nullable=False, default=False),
+    comment="Numbers known to exist and not read yet: history, or what a feed overran.",
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("repo_id", BigInteger, ForeignKey("repos.id"), primary_key=True, autoincrement=False),
+    Column("generation", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("run", BigInteger, primary_key=True, autoincrement=False),
+    Column("guessed", Boolean, nullable=False, default=False),  # `run` is only the number's `created`
+    Column("state", Integer, nullable=False),
+    Column("counted", Boolean, nullable=False, default=False),
+    Column("id", BigInteger, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("event", String, nullable=False),
+    Column("branch", String, nullable=False),
+    Column("ref", String, nullable=False),
+    Column("ref_class", String, nullable=False),
+    Column("commit", String, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("started", BigInteger, nullable=False),
+    Column("finished", BigInteger, nullable=False),
+    Column("wait", BigInteger),
+    Column("duration", BigInteger),
+    Column("parent", BigInteger, nullable=False),
+    Column("by_hand", Boolean, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("cron", String, nullable=False),
+    Column("author", String, nullable=False),
+    Column("title", String, nullable=False),
+    Column("seen_open", BigInteger, nullable=False, default=0),  # last time that it was seen open
+    Column("recorded", Float, nullable=False, default=0.0),  # when its end was settled here
+)
+Index("builds_unsettled", builds.c.repo_id, sqlite_where=builds.c.state < SETTLED,
+      postgresql_where=builds.c.state < SETTLED)  # fmt: skip
+Index("builds_by_commit", builds.c.repo_id, builds.c.commit)
+Index("builds_by_branch", builds.c.repo_id, builds.c.branch, builds.c.event,
+      builds.c.generation, builds.c.number, builds.c.run)  # fmt: skip
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("repo_id", BigInteger, ForeignKey("repos.id"), primary_key=True, autoincrement=False),
+    Column("generation", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("run", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("name", String, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("exit_code", BigInteger, nullable=False),
+    Column("started", BigInteger, nullable=False),
+    Column("finished", BigInteger, nullable=False),
+    Column("ignored", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+totals = Table(
+    "totals",
+    metadata,
+    Column("repo_id", BigInteger, ForeignKey("repos.id"), primary_key=True, autoincrement=False),
+    Column("family", String, primary_key=True),
+    Column("labels", String, primary_key=True),  # the values after server and repo, as JSON
+    Column("value", Float, nullable=False),  # a histogram's sum
+    Column("counts", Text),  # a histogram's buckets, each alone, as JSON
+    Column("exemplars", Text),  # {bucket: [number, value, time]}, as JSON
+    Column("since", Float, nullable=False),  # our clock
+    sqlite_with_rowid=False,
+)
+
+names = Table(
+    "names",
+    metadata,
+    Column("repo_id", BigInteger, ForeignKey("repos.id"), primary_key=True, autoincrement=False),
+    Column("kind", String, primary_key=True),  # branch, series (branch and event), step, environment, cron
+    Column("name", String, primary_key=True),
+    Column("slot", Boolean, nullable=False),  # it takes one of the places that are capped
+    Column("since", Float, nullable=False),  # our clock
+    Column("last", BigInteger, nullable=False),  # its newest build
+    sqlite_with_rowid=False,
+    comment="Label values in use: once named, a value keeps its name.",
+)
+
+heads = Table(
+    "heads",
+    metadata,
+    Column("repo_id", BigInteger, ForeignKey("repos.id"), primary_key=True, autoincrement=False),
+    Column("kind", String, primary_key=True),  # branch, cron, environment
+    Column("name", String, primary_key=True),  # the label values, as JSON
+    Column("state", Text, nullable=False),  # what the newest ends say, as JSON (heads.py)
+    sqlite_with_rowid=False,
+    comment="What gauges need of a repo's past, so that nobody reads it again.",
+)
