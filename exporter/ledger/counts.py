@@ -2,12 +2,13 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from exporter.metrics import METRICS
 from exporter.model import Build, Event, Status
 
-type Series = tuple[str, tuple[str, ...]]
+Series: TypeAlias = tuple[str, tuple[str, ...]]
 """A family and the label values that follow server and repo."""
 
 
@@ -27,7 +28,7 @@ class Total:
     value: float
     since: float
     counts: list[int] | None = None
-    exemplars: dict[int, tuple[int, float, float]] | None = None
+    exemplars: dict[int, tuple[int, float, float]] = field(default_factory=dict)
     """Of a bucket the latest build: its number, the value, when it ended."""
 
     def add(self, addition: Addition, number: int, ended: float) -> None:
@@ -40,7 +41,9 @@ class Total:
             self.counts = [0] * (len(buckets) + 1)
         place = bisect_left(buckets, addition.amount)
         self.counts[place] += 1
-        self.exemplars = {**(self.exemplars or {}), place: (number, addition.amount, ended)}
+        known = self.exemplars.get(place)
+        if known is None or (ended, number) > (known[2], known[0]):
+            self.exemplars[place] = (number, addition.amount, ended)
 
 
 def additions(

@@ -5,10 +5,11 @@ Nothing here does I/O.
 """
 
 from statistics import median
+from typing import TypeAlias
 
 import msgspec
 
-type Key = tuple[int, int, int]
+Key: TypeAlias = tuple[int, int, int]
 """Generation, number and run: the order of builds."""
 
 DURATIONS_KEPT = 20
@@ -52,7 +53,7 @@ class CronHead(msgspec.Struct, omit_defaults=True):
 
     @property
     def interval(self) -> float | None:
-        """Median gap of the last 10 starts, in seconds; None below 3 gaps' worth of starts."""
+        """Median gap of the last 10 starts, in seconds; None below 3 starts."""
         times = [time for _, time in self.starts]
         return None if len(times) < FROM_SAMPLES else _median_gap(times)
 
