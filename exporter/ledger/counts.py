@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from exporter.ledger.runs import Run
 from exporter.metrics import METRICS
-from exporter.model import Build, Event, Status
+from exporter.model import Event, Status, Step
 
 Series: TypeAlias = tuple[str, tuple[str, ...]]
 """A family and the label values that follow server and repo."""
@@ -47,22 +48,22 @@ class Total:
 
 
 def additions(
-    build: Build, branch: str, step_names: Sequence[str], environment: str, *, restarted: bool
+    run: Run, branch: str, environment: str, steps: Sequence[Step], step_names: Sequence[str]
 ) -> Iterator[Addition]:
-    """All that the end of `build` adds; names are those it has as label values."""
-    status = build.status.word
-    yield Addition("ci_builds_total", (branch, build.event, status), 1)
-    if build.duration is not None:
-        yield Addition("ci_build_seconds_total", (status,), build.duration)
-        if build.status is Status.SUCCESS:
-            yield Addition("ci_build_duration_seconds", (branch, build.event), build.duration)
-    if build.wait is not None:
-        yield Addition("ci_build_queue_seconds", (), build.wait)
-    if restarted:
+    """All that the end of `run` adds by itself; names are those it has as label values."""
+    status = Status(run.status).word
+    yield Addition("ci_builds_total", (branch, run.event, status), 1)
+    if run.duration is not None:
+        yield Addition("ci_build_seconds_total", (status,), run.duration)
+        if run.good:
+            yield Addition("ci_build_duration_seconds", (branch, run.event), run.duration)
+    if run.wait is not None:
+        yield Addition("ci_build_queue_seconds", (), run.wait)
+    if run.restarted:
         yield Addition("ci_build_restarts_total", (), 1)
-    if build.event is Event.DEPLOYMENT:
+    if run.event == Event.DEPLOYMENT:
         yield Addition("ci_deployments_total", (environment, status), 1)
-    for step, name in zip(build.steps, step_names, strict=True):
+    for step, name in zip(steps, step_names, strict=True):
         if step.status.open:
             continue
         yield Addition("ci_steps_total", (name, step.status.word), 1)

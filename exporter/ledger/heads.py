@@ -4,6 +4,7 @@ The folds take ends in any order, since an import reads the newest first while l
 Nothing here does I/O.
 """
 
+from itertools import pairwise
 from statistics import median
 from typing import TypeAlias
 
@@ -113,4 +114,4 @@ def _median(values: list[int]) -> float | None:
 
 
 def _median_gap(times: list[int]) -> float:
-    return float(median(newer - older for newer, older in zip(times, times[1:], strict=False)))
+    return float(median(newer - older for newer, older in pairwise(times)))

@@ -52,9 +52,9 @@ class Names:
             return branch
         return self._place(BRANCH, branch, built) or OTHER
 
-    def series(self, branch: str, event: str, built: int) -> bool:
+    def series(self, branch: str, event: str, built: int, *, counted: bool = False) -> bool:
         """Notes that builds of `event` are counted under the label `branch`; True when that is new."""
-        if built < self.now - self.policy.series_retention:
+        if built < self.now - self.policy.series_retention and not counted:
             return False
         return self._use(SERIES, json.dumps([branch, event]), built, slot=False)
 
@@ -69,6 +69,10 @@ class Names:
     def cron(self, name: str, built: int) -> str | None:
         """The label of a cron job; None beyond the cap, for a time has no meaning for several."""
         return self._place(CRON, name, built)
+
+    def repo_since(self) -> float | None:
+        """When the repo's own series were born (our clock): with the first of its branches."""
+        return min((v.since for (kind, _), v in self.known.items() if kind == SERIES), default=None)
 
     def since(self, kind: str, name: str) -> float | None:
         """When the series of a value were born (our clock); None where they are not yet."""

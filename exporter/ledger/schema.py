@@ -19,6 +19,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+HEAD = "0001"
+"""The newest revision in `migrations/versions/`; a test compares."""
+
 # What has been said of a run (column `builds.state`).
 OPEN, ENDING, SETTLED = 0, 1, 2
 
@@ -47,7 +50,6 @@ repos = Table(
     Column("default_branch", String, nullable=False, default=""),
     Column("timeout", BigInteger, nullable=False, default=0),
     Column("build_url", String, nullable=False, default=""),
-    Column("since", Float, nullable=False),  # our clock: when its series were born
     Column("horizon", BigInteger, nullable=False),
     Column("horizon_skew", Float, nullable=False),
     Column("generation", BigInteger, nullable=False, default=0),

@@ -1,0 +1,7 @@
+"""What is known of every build, and the counters' own values: the one place with SQL."""
+
+from exporter.ledger.ledger import Ledger, LedgerError, RepoFacts
+from exporter.ledger.names import Policy
+from exporter.ledger.record import Ended, Moment, Recorded, record
+
+__all__ = ["Ended", "Ledger", "LedgerError", "Moment", "Policy", "Recorded", "RepoFacts", "record"]

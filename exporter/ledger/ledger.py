@@ -1,0 +1,212 @@
+"""The ledger as a whole: opened, locked, migrated, written in transactions, read for the page."""
+
+import fcntl
+import json
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from sqlalchemy import Connection, create_engine, event, func, make_url, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from exporter.ledger.counts import Series, Total
+from exporter.ledger.heads import BranchHead, CronHead, EnvironmentHead
+from exporter.ledger.names import Name
+from exporter.ledger.runs import Run
+from exporter.ledger.schema import HEAD, SETTLED, builds, gaps, heads, names, repos, totals
+from exporter.ledger.store import RepoState, total_of
+
+_LOCK = 0x6275696C  # any number, as long as every exporter takes the same
+_FACTS_AT_ONCE = 200
+
+Head = BranchHead | CronHead | EnvironmentHead
+
+
+class LedgerError(Exception):
+    """The ledger cannot be opened, read or written; the message says why and what to do."""
+
+
+@dataclass(slots=True)
+class RepoFacts:
+    """All that the page needs of one repo."""
+
+    repo: RepoState
+    names: dict[tuple[str, str], Name] = field(default_factory=dict)
+    totals: dict[Series, Total] = field(default_factory=dict)
+    heads: dict[tuple[str, str], str] = field(default_factory=dict)
+    open: list[Run] = field(default_factory=list)
+    importing: bool = False
+
+
+class Ledger:
+    """One ledger, written by one process; every failure is a `LedgerError`."""
+
+    def __init__(self, url: str) -> None:
+        """Opens (and where there is none, makes) the ledger at a SQLAlchemy `url`."""
+        self._url = make_url(url)
+        self._writing = threading.Lock()
+        self._lock_file: IO[str] | None = None
+        self._lock_conn: Connection | None = None
+        self.fault: str | None = None
+        """Why the last transaction failed; None when it did not."""
+        if self._url.get_backend_name() not in ("sqlite", "postgresql"):
+            raise LedgerError(f"ledger: {self.place}: only sqlite and postgresql can hold a ledger")
+        with self._errors():
+            self._engine = create_engine(
+                self._url,
+                connect_args={"timeout": 10, "check_same_thread": False} if self._sqlite else {},
+            )
+        if self._sqlite:
+            event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+
+    @property
+    def place(self) -> str:
+        """Where it is, without a password."""
+        return self._url.render_as_string(hide_password=True)
+
+    @property
+    def _sqlite(self) -> bool:
+        return self._url.get_backend_name() == "sqlite"
+
+    def lock(self) -> None:
+        """Keeps other exporters off this ledger until `close`; refused while one is on it."""
+        taken = LedgerError(
+            f"ledger: {self.place} is in use by another build-exporter; stop that one, or give this one "
+            "a ledger of its own (ledger.url)"
+        )
+        if not self._sqlite:
+            with self._errors():
+                self._lock_conn = self._engine.connect()
+                if not self._lock_conn.execute(select(func.pg_try_advisory_lock(_LOCK))).scalar_one():
+                    raise taken
+            return
+        path = f"{self._url.database}.lock"
+        try:
+            self._lock_file = open(path, "a", encoding="ascii")  # noqa: SIM115  # held until close
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise taken from None
+        except OSError as error:
+            raise LedgerError(f"ledger: cannot lock {path}: {error.strerror}") from error
+
+    def migrate(self) -> None:
+        """Brings the tables to this version's shape; a newer version's ledger is refused."""
+        with self._errors():
+            with self._engine.connect() as conn:
+                exists = self._engine.dialect.has_table(conn, "alembic_version")
+                version = (
+                    conn.execute(text("SELECT version_num FROM alembic_version")).scalar() if exists else None
+                )
+            if version == HEAD:
+                return
+            from exporter.ledger.migrate import TooNewError, upgrade  # Alembic is slow to import
+
+            try:
+                upgrade(self._engine, version)
+            except TooNewError as error:
+                raise LedgerError(f"ledger: {self.place}: {error}; start the later version") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction that writes: all of it is kept, or nothing; one at a time."""
+        with self._writing:
+            try:
+                with self._errors(), self._engine.begin() as conn:
+                    yield conn
+            except LedgerError as error:
+                self.fault = str(error)
+                raise
+            self.fault = None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read with, beside whoever writes."""
+        with self._errors(), self._engine.connect().execution_options(reads=True) as conn:
+            yield conn
+
+    def facts(self, repo_ids: Sequence[int] | None = None, server: str | None = None) -> Iterator[RepoFacts]:
+        """What the page needs of these repos, or of all repos of a server that are not gone."""
+        with self.reading() as conn:
+            if repo_ids is None:
+                wanted = select(repos).where(repos.c.server == server, repos.c.watched, ~repos.c.gone)
+                states = [RepoState(*row) for row in conn.execute(wanted)]
+            else:
+                states = [
+                    RepoState(*row)
+                    for at in range(0, len(repo_ids), _FACTS_AT_ONCE)
+                    for row in conn.execute(
+                        select(repos).where(repos.c.id.in_(repo_ids[at : at + _FACTS_AT_ONCE]))
+                    )
+                ]
+            for at in range(0, len(states), _FACTS_AT_ONCE):
+                yield from _facts(conn, states[at : at + _FACTS_AT_ONCE])
+
+    def count_builds(self) -> dict[str, int]:
+        """How many runs are kept, by server."""
+        with self.reading() as conn:
+            rows = conn.execute(
+                select(repos.c.server, func.count())
+                .join(builds, builds.c.repo_id == repos.c.id)
+                .group_by(repos.c.server)
+            )
+            return {row[0]: row[1] for row in rows}
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        if self._sqlite:
+            files = (Path(f"{self._url.database}{suffix}") for suffix in ("", "-wal"))
+            return sum(f.stat().st_size for f in files if f.exists())
+        with self.reading() as conn:
+            return int(conn.execute(select(func.pg_database_size(func.current_database()))).scalar_one())
+
+    def close(self) -> None:
+        """Waits for a transaction in flight, then lets go of the ledger."""
+        with self._writing:
+            if self._lock_conn is not None:
+                self._lock_conn.close()
+            self._engine.dispose()
+            if self._lock_file is not None:
+                self._lock_file.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            reason = getattr(error, "orig", None) or error
+            first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
+            raise LedgerError(f"ledger: {self.place}: {first}") from error
+
+
+def _facts(conn: Connection, states: Sequence[RepoState]) -> Iterable[RepoFacts]:
+    found = {state.id: RepoFacts(state) for state in states}
+    ids = list(found)
+    for row in conn.execute(select(names).where(names.c.repo_id.in_(ids))):
+        found[row.repo_id].names[row.kind, row.name] = Name(row.slot, row.since, row.last)
+    for row in conn.execute(select(totals).where(totals.c.repo_id.in_(ids))):
+        found[row.repo_id].totals[row.family, tuple(json.loads(row.labels))] = total_of(row)
+    for row in conn.execute(select(heads).where(heads.c.repo_id.in_(ids))):
+        found[row.repo_id].heads[row.kind, row.name] = row.state
+    for row in conn.execute(select(builds).where(builds.c.repo_id.in_(ids), builds.c.state < SETTLED)):
+        found[row.repo_id].open.append(Run(*row))
+    for repo_id in conn.execute(
+        select(gaps.c.repo_id).where(gaps.c.repo_id.in_(ids), gaps.c.history).distinct()
+    ).scalars():
+        found[repo_id].importing = True
+    return found.values()
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    # The driver's own BEGIN comes too late to keep a second writer out; ours is in `_begin_sqlite`.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(conn: Connection) -> None:
+    reads = conn.get_execution_options().get("reads", False)
+    conn.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
