@@ -1,0 +1,336 @@
+"""The settings that the configuration file may hold, their defaults, and how the file is read.
+
+What a setting means to a user is said once, below its field; docs/configuration.md is made from it.
+Durations are seconds here and text (`15s`, `1h30m`) in the file.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+from urllib.parse import unquote, urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from exporter import fields, yamlfile
+from exporter.metrics import METRICS
+from exporter.model import Event
+
+ALWAYS_NAMED = ("main", "master", "release/*")
+
+
+class Settings(BaseModel):
+    """One mapping of the file."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class RepoFilter(Settings):
+    """Which repos of a server are watched."""
+
+    include: Annotated[tuple[fields.RepoPattern, ...], fields.SOME] = ("*",)
+    """Patterns of `owner/name` (`*`, `?`, `[abc]`; upper and lower case differ). A repo that fits one is
+    watched."""
+    exclude: tuple[fields.RepoPattern, ...] = ()
+    """Patterns of `owner/name`. A repo that fits one is not watched, whatever `include` says."""
+
+
+class Only(Settings):
+    """Which builds count. The others are read and passed over: no metric, no message."""
+
+    events: tuple[Event, ...] = ()
+    """Of `push`, `pull_request`, `tag`, `cron`, `deployment`, `manual`; empty: all of them."""
+    branches: fields.Patterns = ()
+    """Patterns of branches; empty: all of them. The branch of a pull request is its target."""
+
+
+class ServerSettings(Settings):
+    """One CI server."""
+
+    name: fields.Name
+    """What the server is called in the label `server`: letters, digits, `.`, `_`, `-`. Keep it: another
+    name is another server, with a history of its own."""
+    url: fields.WebAddress
+    """Where the server answers, with the path prefix if it has one."""
+    public_url: fields.WebAddress = Field(default="", validate_default=True)
+    """Where people open the server, for links; the same as `url` where it is left out."""
+    token_file: Path | None = None
+    """File that holds a user's token; relative to the directory of the configuration file."""
+    token_env: str | None = None
+    """Environment variable that holds a user's token, instead of `token_file`."""
+    token: SecretStr | None = Field(default=None, validate_default=True, exclude=True)
+    """The token itself, as read; never in the file."""
+    dialect: Literal["auto", "drone-0.5", "drone-0.8", "drone-1"] = "auto"
+    """What the server speaks: `drone-0.5`, `drone-0.8` (0.6 to 0.8), `drone-1` (1.x and 2.x); `auto` finds
+    out."""
+    repos: RepoFilter = RepoFilter()
+    """Which repos are watched."""
+    only: Only = Only()
+    """Which builds count."""
+    branches: fields.Patterns = ()
+    """Patterns of branches that get a label value of their own, beside the default branch, `main`,
+    `master` and `release/*`. It filters nothing."""
+    poll: fields.Duration = Field(default="15s", validate_default=True)
+    """Time between two looks for new and changed builds; at least `1s`."""
+    sweep: fields.Duration = Field(default="10m", validate_default=True)
+    """Time between two comparisons of every repo's newest build."""
+    import_: fields.MaybeDuration = Field(default="90d", validate_default=True, validation_alias="import")
+    """How far back history is read when a repo is first seen; `0`: not at all."""
+    import_rate: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 10.0
+    """Requests a second that reading history makes at most; `0`: as many as the server answers."""
+    timeout: fields.Duration = Field(default="30s", validate_default=True)
+    """How long the server may take for one answer."""
+    ca_file: fields.ExistingFile | None = None
+    """Certificates (PEM) to trust in place of the system's."""
+    proxy: fields.WebAddress | None = None
+    """HTTP proxy through which the server is reached."""
+
+    @field_validator("name")
+    @classmethod
+    def _unique(cls, name: str, info: ValidationInfo) -> str:
+        if isinstance(info.context, fields.Source):
+            if name in info.context.names:
+                raise ValueError("is the name of another server already")
+            info.context.names.add(name)
+        return name
+
+    @field_validator("public_url", mode="before")
+    @classmethod
+    def _default_address(cls, value: object, info: ValidationInfo) -> object:
+        return value or info.data.get("url") or "http://unknown"
+
+    @field_validator("dialect", mode="before")
+    @classmethod
+    def _readable(cls, dialect: object) -> object:
+        if dialect in {"woodpecker", "abf"}:
+            raise ValueError(f"this version cannot read {dialect} yet")
+        return dialect
+
+    @field_validator("token")
+    @classmethod
+    def _read_token(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if token is not None and info.context is not None:
+            raise ValueError("a secret does not belong in this file: use token_file or token_env")
+        read = fields.secret("token", token, info)
+        if read is None and info.context is not None:
+            raise fields.fault(
+                "name", "has no token, and every server needs one: add token_file or token_env"
+            )
+        return read
+
+    def watches(self, repo: str) -> bool:
+        """True when the repo `owner/name` is to be read."""
+        return fields.fits(repo, self.repos.include) and not fields.fits(repo, self.repos.exclude)
+
+    def counts(self, event: Event, branch: str) -> bool:
+        """True when builds of this event and branch go into metrics and messages."""
+        return (not self.only.events or event in self.only.events) and (
+            not self.only.branches or fields.fits(branch, self.only.branches)
+        )
+
+    def names_branch(self, branch: str, default_branch: str) -> bool:
+        """True when the branch has a label value of its own, however many others there are."""
+        return branch != "" and (
+            branch == default_branch
+            or fields.fits(branch, ALWAYS_NAMED)
+            or fields.fits(branch, self.branches)
+        )
+
+
+class LedgerSettings(Settings):
+    """Where builds are kept, and for how long."""
+
+    url_file: Path | None = None
+    """File that holds the address of the ledger, for one with a password."""
+    url_env: str | None = None
+    """Environment variable that holds the address of the ledger, instead of `url_file`."""
+    url: SecretStr = Field(default=None, validate_default=True)
+    """`sqlite:///FILE` (relative to the working directory; `sqlite:////FILE` from the root) or
+    `postgresql://USER@HOST/NAME`. The default is `sqlite:///build-exporter.db`."""
+    retention: fields.LongDuration = Field(default="400d", validate_default=True)
+    """How long builds are kept; counters do not fall when they go."""
+    series_retention: fields.LongDuration = Field(default="30d", validate_default=True)
+    """How long the counters of a repo, branch or step stay without a build."""
+    abandoned_after: fields.LongDuration = Field(default="48h", validate_default=True)
+    """How long a build may be open before it is taken for abandoned."""
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _read_url(cls, url: object, info: ValidationInfo) -> SecretStr:
+        inline = SecretStr(url) if isinstance(url, str) else url
+        if not isinstance(inline, SecretStr | None):
+            raise fields.fault("url", "must be text")
+        read = fields.secret("url", inline, info) or SecretStr("sqlite:///build-exporter.db")
+        if not re.match(r"(sqlite:///.|postgresql(\+psycopg)?://.)", read.get_secret_value()):
+            raise ValueError("must begin with sqlite:/// or postgresql://")
+        return read
+
+
+class WebSettings(Settings):
+    """Where the exporter itself answers."""
+
+    listen: fields.Listen = "127.0.0.1:9848"
+    """Address and port; `0.0.0.0:9848` is every address. docs/configuration.md says how to open it safely."""
+    config_file: fields.ExistingFile | None = None
+    """File in the form of Prometheus's `--web.config.file`: TLS, client certificates, users."""
+    lifecycle: StrictBool = False
+    """Whether `POST /-/reload` loads this file anew."""
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+
+class MetricsSettings(Settings):
+    """What stands on the page `/metrics`."""
+
+    disable: tuple[str, ...] = ()
+    """Names of families to leave out."""
+    created: StrictBool = False
+    """Whether the OpenMetrics form has `_created` lines; Prometheus would store each as a series."""
+
+    @field_validator("disable")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in METRICS:
+                raise ValueError(f"{name} is no family{fields.suggestion(name, list(METRICS))}")
+        return names
+
+
+class LogSettings(Settings):
+    """How the exporter logs, to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """`debug`, `info`, `warning` or `error`."""
+    format: Literal["logfmt", "json"] = "logfmt"
+    """`logfmt` or `json`."""
+
+
+class Config(Settings):
+    """The whole file."""
+
+    servers: Annotated[tuple[ServerSettings, ...], fields.SOME]
+    """The CI servers to read."""
+    ledger: LedgerSettings = LedgerSettings()
+    """Where builds are kept, and for how long."""
+    web: WebSettings = WebSettings()
+    """Where the exporter itself answers."""
+    metrics: MetricsSettings = MetricsSettings()
+    """What stands on the page `/metrics`."""
+    log: LogSettings = LogSettings()
+    """How the exporter logs."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every text that must never be shown."""
+        tokens = [server.token.get_secret_value() for server in self.servers if server.token is not None]
+        password = urlsplit(self.ledger.url.get_secret_value()).password or ""
+        return tuple(dict.fromkeys(text for text in (*tokens, password, unquote(password)) if text))
+
+
+class ConfigError(Exception):
+    """The file cannot be used; `messages` are lines `file:line:column: key: what is wrong`."""
+
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__("\n".join(messages))
+        self.messages = messages
+
+
+def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
+    """The settings in the file, secrets read; raises `ConfigError` with all that is wrong at once."""
+    try:
+        document = yamlfile.read(path)
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    except yamlfile.NotYamlError as fault:
+        raise ConfigError([f"{path}:{fault.place[0]}:{fault.place[1]}: {fault}"]) from None
+    problems = list(document.problems)
+    source = fields.Source(path.resolve().parent, os.environ if environ is None else environ)
+    values = {} if document.values is None else document.values
+    try:
+        config = Config.model_validate(values, context=source, by_alias=True, by_name=False)
+    except ValidationError as refused:
+        found = (_explained(error) for error in refused.errors(include_url=False, include_input=False))
+        problems += ((document.place(key), key, text) for key, text in found)
+    if problems:
+        lines = sorted((place, _shown(key), text) for place, key, text in problems)
+        raise ConfigError([f"{path}:{line}:{column}: {key}{text}" for (line, column), key, text in lines])
+    return config
+
+
+def keys(model: type[Settings]) -> Iterator[tuple[str, FieldInfo, type[Settings] | None]]:
+    """The keys of a mapping of the file: its name there, what is known of it, the mapping below it."""
+    for name, about in model.model_fields.items():
+        if not about.exclude:
+            inner = [
+                kind for kind in (about.annotation, *get_args(about.annotation)) if isinstance(kind, type)
+            ]
+            below = next((kind for kind in inner if issubclass(kind, Settings)), None)
+            yield str(about.validation_alias or name), about, below
+
+
+def _explained(error: ErrorDetails) -> tuple[yamlfile.Key, str]:
+    """Where an error of pydantic's stands, and what it says in a user's words."""
+    key, context = error["loc"], error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            return key, f"is no known key{fields.suggestion(str(key[-1]), _known_keys(key[:-1]))}"
+        case "missing":
+            return key, "is missing"
+        case "beside":
+            return (*key[:-1], context["key"]), context["text"]
+        case "value_error":
+            return key, str(context["error"])
+        case "literal_error" | "enum":
+            return key, f"must be one of {context['expected']}"
+        case "string_too_short":
+            return key, "must not be empty"
+        case "string_type" | "path_type":
+            return key, "must be text; if it looks like something else to YAML, put it in quotes"
+        case "bool_type":
+            return key, "must be true or false"
+        case "float_type" | "greater_than_equal" | "finite_number":
+            return key, "must be a number, 0 or greater"
+        case "tuple_type":
+            return key, "must be a list, like [a, b]"
+        case "model_type":
+            return key, f"must be a mapping with the keys {', '.join(_known_keys(key))}"
+        case _:
+            return key, error["msg"]
+
+
+def _known_keys(key: yamlfile.Key) -> list[str]:
+    model: type[Settings] = Config
+    for part in key:
+        if isinstance(part, str):
+            model = next(below for name, _, below in keys(model) if name == part and below is not None)
+    return [name for name, _, _ in keys(model)]
+
+
+def _shown(key: yamlfile.Key) -> str:
+    """`servers[0].url: `, or nothing for the whole file."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
+    return f"{text.removeprefix('.')}: " if text else ""
