@@ -31,8 +31,9 @@ class Log(logging.LoggerAdapter[logging.Logger]):
     """A logger whose keyword arguments become fields of the line."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        fields = {**(self.extra or {}), **{key: kwargs.pop(key) for key in set(kwargs) - PASSED}}
-        return msg, {**kwargs, "extra": {"fields": fields}}
+        passed = {key: value for key, value in kwargs.items() if key in PASSED}
+        fields = {key: value for key, value in kwargs.items() if key not in PASSED}
+        return msg, {**passed, "extra": {"fields": {**(self.extra or {}), **fields}}}
 
     def bind(self, **fields: object) -> "Log":
         """The same logger with more fields in every line."""
