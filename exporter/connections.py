@@ -1,0 +1,145 @@
+"""Connections whose every wait ends: by the deadline of the whole answer, or when the session is closed."""
+
+import contextlib
+import http.client
+import io
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+
+class Gate:
+    """What the connections of one session share: the deadline of each thread's call, and how to end all.
+
+    `call` holds what one thread alone sees.
+    """
+
+    def __init__(self) -> None:
+        self.call = threading.local()
+        self.closed = threading.Event()
+        self._sockets: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    def begin(self, seconds: float) -> None:
+        self.call.deadline = time.monotonic() + seconds
+        self.call.reused = False
+
+    def left(self) -> float:
+        if self.closed.is_set():
+            raise ConnectionAbortedError
+        left: float = self.call.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def was_dropped(self, error: Exception) -> bool:
+        """True when a kept connection turned out to be closed before the server saw the request."""
+        return self.call.reused and any(
+            isinstance(cause, ConnectionResetError | BrokenPipeError) for cause in causes_of(error)
+        )
+
+    def opened(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._sockets = {s for s in self._sockets if s.fileno() >= 0} | {sock}
+        self.left()
+
+    def close(self) -> None:
+        self.closed.set()
+        with self._lock:
+            for sock in self._sockets:
+                with contextlib.suppress(OSError):
+                    # Below TLS, so that a thread that waits in recv() wakes up at once.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _BoundedReader(io.RawIOBase):
+    """A socket's bytes; each wait ends by the deadline of the whole answer, so that no trickle holds us."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, gate: Gate) -> None:
+        self._raw, self._sock, self._gate = raw, sock, gate
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        self._sock.settimeout(self._gate.left())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _pools(gate: Gate) -> dict[str, Any]:
+    """Connection pools by scheme whose connections obey the gate."""
+
+    class Response(http.client.HTTPResponse):
+        def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+            super().__init__(sock, *args, **options)
+            raw = self.fp.detach()
+            self.fp = io.BufferedReader(_BoundedReader(raw, sock, gate))
+
+    class Watched(HTTPConnection):
+        response_class = Response
+        answers = 0
+
+        def connect(self) -> None:
+            super().connect()
+            gate.opened(self.sock)
+
+        def request(self, *args: Any, **options: Any) -> None:
+            gate.call.reused = self.answers > 0
+            super().request(*args, **options)
+
+        def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+            response = super().getresponse()
+            self.answers += 1
+            gate.call.reused = False
+            return response
+
+    class WatchedTLS(Watched, HTTPSConnection):
+        pass
+
+    class Pool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Watched
+
+    class PoolTLS(urllib3.HTTPSConnectionPool):
+        ConnectionCls = WatchedTLS
+
+    return {"http": Pool, "https": PoolTLS}
+
+
+class BoundedAdapter(HTTPAdapter):
+    """requests' own adapter over connections that obey the gate, trusting the system's certificates."""
+
+    def __init__(self, gate: Gate, *, system_trust: bool) -> None:
+        self._pools = _pools(gate)
+        self._context = ssl.create_default_context() if system_trust else None
+        super().__init__(pool_connections=1)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **options)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """The error and all that it was raised for, in whichever way the libraries keep that."""
+    found: list[BaseException] = []
+    ahead: list[object] = [error]
+    while ahead:
+        cause = ahead.pop()
+        if isinstance(cause, BaseException) and cause not in found:
+            found.append(cause)
+            ahead += [cause.__context__, cause.__cause__, getattr(cause, "reason", None), *cause.args]
+    return found

@@ -1,0 +1,337 @@
+"""One server over HTTP: requests bounded in time and size, faults with one of a few reasons."""
+
+import contextlib
+import http.client
+import socket
+import ssl
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from exporter import __version__
+from exporter.connections import BoundedAdapter, Gate, causes_of
+from exporter.telemetry import Reason, Telemetry
+
+LARGEST_BODY = 64 << 20
+"""Bytes of an answer, after unpacking, that are read at most."""
+LONGEST_CONNECT = 10.0
+LONGEST_RETRY_AFTER = 3600.0
+CHUNK = 64 << 10
+
+REDIRECTS = (301, 302, 303, 307, 308)
+REFUSALS: dict[int, tuple[Reason, str]] = {
+    401: ("auth", "the token was not accepted: make a new one on the server's page of its user's account"),
+    403: ("auth", "the token's user has no right to read it"),
+    404: ("status", "not there, or the token's user may not read it"),
+    413: ("auth", "the token's user has no right to read it"),
+    429: ("limit", "the server or a proxy in front of it wants fewer requests"),
+    501: ("status", "this edition of the server does not have it"),
+}
+"""What a status stands for; 413 is how Drone before 1.0 says that a user is no administrator."""
+
+FAULTS = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, zlib.error)
+"""What requests and the libraries below it raise where a server, or the way to it, is at fault."""
+
+
+class ServerError(Exception):
+    """Why a server could not be read: the only error that leaves `exporter.servers`.
+
+    The message is one sentence for the operator: server, path, what happened, what to do; never a secret.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        status: int = 0,
+        retry_after: float | None = None,
+        missing: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+        self.message = message
+        self.status = status
+        """The HTTP status; 0 where there was no answer."""
+        self.retry_after = retry_after
+        """Seconds that the server asks to be left alone, at most an hour; None where it does not say."""
+        self.missing = missing
+        """True when the server refused this one build number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered; the names of `headers` may be asked for in any case."""
+
+    path: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_json(self) -> bool:
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        return kind == "application/json" or kind.endswith("+json")
+
+
+class Session:
+    """One server's address, token and limits; `get` returns JSON answers and raises only `ServerError`.
+
+    `timeout` is how long one answer may take, to its last byte, in seconds. Credentials in `url` are
+    dropped (they would take the token's place), redirects are not followed, the environment's proxies and
+    netrc are not read. Threads may share a session; `paced` holds for the thread that entered it.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        url: str,
+        token: str = "",
+        telemetry: Telemetry,
+        timeout: float = 30.0,
+        ca_file: Path | None = None,
+        proxy: str | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.name = name
+        self.telemetry = telemetry
+        self.skew = 0.0
+        """The server's clock minus ours, in seconds, by the last `Date` header."""
+        self._token = token.strip()
+        self._timeout = timeout
+        self._clock, self._sleep = clock, sleep
+        parts = urlsplit(url)
+        self._url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        self._gate = Gate()
+        self._requests = requests.Session()
+        self._requests.trust_env = False
+        self._requests.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._ca_file = ca_file
+        self._requests.verify = str(ca_file) if ca_file else True
+        self._requests.proxies = {"http": proxy, "https": proxy} if proxy else {}
+        for scheme in ("http://", "https://"):
+            self._requests.mount(scheme, BoundedAdapter(self._gate, system_trust=ca_file is None))
+        self._headers = {
+            "User-Agent": f"build-exporter/{__version__}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+        }
+
+    def __repr__(self) -> str:
+        return f"Session({self.name!r})"
+
+    def server_now(self) -> float:
+        """The server's clock, in Unix seconds."""
+        return self._clock() + self.skew
+
+    def close(self) -> None:
+        """End a request that waits, and let every later one fail at once; any thread may call it."""
+        self._gate.close()
+        self._requests.close()
+
+    @contextlib.contextmanager
+    def paced(self, interval: float) -> Iterator[None]:
+        """Within it, this thread's requests begin at least `interval` seconds apart."""
+        self._gate.call.interval, self._gate.call.next = interval, 0.0
+        try:
+            yield
+        finally:
+            self._gate.call.interval = 0.0
+
+    def get(self, path: str, operation: str) -> Answer:
+        """The JSON answer (status 200) to GET `path`; `operation` is its name in ci_server_requests_total."""
+        return self.check(self.ask(path, operation))
+
+    def ask(self, path: str, operation: str, *, with_token: bool = True) -> Answer:
+        """The answer to GET `path`, whatever its status and type."""
+        if not (self._token.isascii() and self._token.isprintable()):
+            raise self.fault("auth", path, "the token has characters that no token has: write its file anew")
+        self._wait()
+        try:
+            answer = self._exchange(path, with_token=with_token)
+        except ServerError as error:
+            code = str(error.status) if error.status else error.reason
+            self.telemetry.requests.labels(self.name, operation, code).inc()
+            raise
+        self.telemetry.requests.labels(self.name, operation, str(answer.status)).inc()
+        return answer
+
+    def check(self, answer: Answer) -> Answer:
+        """The answer itself when it is JSON with status 200, else the fault that it stands for."""
+        if answer.status != 200:
+            raise self._refusal(answer)
+        if not answer.is_json:
+            raise self.fault(
+                "shape",
+                answer.path,
+                "answered something else than JSON (a web page?): let `url` be the CI server's own address, "
+                "not that of a login page in front of it",
+                status=200,
+            )
+        return answer
+
+    def fault(
+        self,
+        reason: Reason,
+        path: str,
+        what: str,
+        *,
+        status: int = 0,
+        retry_after: float | None = None,
+        missing: bool = False,
+    ) -> ServerError:
+        """An error about this path of this server; `what` goes on where the path ends."""
+        message = f"server {self.name}: {path}: {what}"
+        return ServerError(reason, message, status=status, retry_after=retry_after, missing=missing)
+
+    def _refusal(self, answer: Answer) -> ServerError:
+        status = answer.status
+        if status in REDIRECTS:
+            reason: Reason = "status"
+            what = (
+                f"a redirect to {_place(answer.headers.get('Location', ''))}, which is not followed "
+                "(the token was not sent there): set `url` to the address that the server is really at"
+            )
+        else:
+            reason, what = REFUSALS.get(status, ("status", "look at the log of the server or its proxy"))
+        if status == 401 and not self._token:
+            what = "there is no token: set `token_file` or `token_env`"
+        return self.fault(
+            reason,
+            answer.path,
+            f"answered {status}: {what}",
+            status=status,
+            retry_after=self._retry_after(answer.headers),
+        )
+
+    def _wait(self) -> None:
+        call = self._gate.call
+        interval: float = getattr(call, "interval", 0.0)
+        if interval <= 0:
+            return
+        now = self._clock()
+        # Never more than one interval, so that a clock that was set back does not stop us.
+        if (pause := min(call.next - now, interval)) > 0:
+            self._sleep(pause)
+            now += pause
+        call.next = now + interval
+
+    def _exchange(self, path: str, *, with_token: bool) -> Answer:
+        self._gate.begin(self._timeout)
+        try:
+            try:
+                return self._once(path, with_token=with_token)
+            except FAULTS as error:
+                if not self._gate.was_dropped(error):
+                    raise
+            return self._once(path, with_token=with_token)
+        except FAULTS as error:
+            # Without its cause, whose text may hold the address of a proxy with its password.
+            raise self._explained(path, error) from None
+
+    def _once(self, path: str, *, with_token: bool) -> Answer:
+        headers = self._headers
+        if with_token and self._token:
+            headers = headers | {"Authorization": f"Bearer {self._token}"}
+        with self._requests.get(
+            self._url + path,
+            headers=headers,
+            timeout=(min(self._timeout, LONGEST_CONNECT), self._timeout),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            self._note_clock(response.headers)
+            return Answer(path, response.status_code, response.headers, self._body(response, path))
+
+    def _body(self, response: requests.Response, path: str) -> bytes:
+        packed = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if response.status_code != 200:
+            return next(response.raw.stream(CHUNK, decode_content=False), b"")
+        if packed not in {"identity", "gzip"}:
+            raise self.fault("shape", path, "answered in an encoding that was not asked for", status=200)
+        too_large = self.fault("shape", path, "the answer is too large and was not read", status=200)
+        if (response.raw.length_remaining or 0) > LARGEST_BODY:
+            raise too_large
+        unpack = zlib.decompressobj(wbits=31) if packed == "gzip" else None
+        parts: list[bytes] = []
+        size = 0
+        for chunk in response.raw.stream(CHUNK, decode_content=False):
+            # Unpacked no further than to the limit, however much a few bytes stand for.
+            part = unpack.decompress(chunk, LARGEST_BODY - size + 1) if unpack else chunk
+            parts.append(part)
+            if (size := size + len(part)) > LARGEST_BODY:
+                raise too_large
+        if unpack and not unpack.eof:
+            raise self.fault("json", path, "the answer broke off before its end", status=200)
+        return b"".join(parts)
+
+    def _note_clock(self, headers: Mapping[str, str]) -> None:
+        if (date := _unix_time(headers.get("Date", ""))) is not None:
+            self.skew = date - self._clock()
+            self.telemetry.clock_skew.labels(self.name).set(self.skew)
+
+    def _retry_after(self, headers: Mapping[str, str]) -> float | None:
+        value = headers.get("Retry-After", "").strip()
+        if value.isascii() and value.isdigit():
+            return min(float(value), LONGEST_RETRY_AFTER)
+        if (date := _unix_time(value)) is None:
+            return None
+        return min(max(date - self.server_now(), 0.0), LONGEST_RETRY_AFTER)
+
+    def _explained(self, path: str, error: Exception) -> ServerError:
+        causes = causes_of(error)
+
+        def among(*kinds: type[BaseException]) -> BaseException | None:
+            return next((cause for cause in causes if isinstance(cause, kinds)), None)
+
+        if self._gate.closed.is_set():
+            return self.fault("refused", path, "not asked any more, for the exporter stops reading it")
+        if among(socket.gaierror):
+            return self.fault("dns", path, "the host's name cannot be resolved: look at `url`")
+        if tls := among(ssl.SSLError):
+            why = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or "no handshake"
+            return self.fault("tls", path, f"no trusted connection ({why}): look at `url` and `ca_file`")
+        if among(ConnectionError):
+            return self.fault("refused", path, "the connection was refused or cut: does it run there?")
+        if among(TimeoutError):
+            what = f"no whole answer within {self._timeout:g} s: is it overloaded, or `timeout` too short?"
+            return self.fault("timeout", path, what)
+        if among(http.client.IncompleteRead, zlib.error):
+            return self.fault("json", path, "the answer broke off before its end")
+        if among(http.client.HTTPException):
+            return self.fault("shape", path, "what answered there does not speak HTTP: look at `url`")
+        if self._ca_file and not self._ca_file.is_file():
+            return self.fault("tls", path, "there is no file where `ca_file` says")
+        return self.fault("refused", path, "no connection: look at `url` and `proxy`")
+
+
+def _unix_time(date: str) -> float | None:
+    """Unix seconds of an HTTP date; None when it is none."""
+    try:
+        return parsedate_to_datetime(date).replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def _place(location: str) -> str:
+    """Scheme, host and port of a redirect's target, without what else it may hold."""
+    try:
+        parts = urlsplit(location)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "an address that is none"
+    if not host:
+        return "another path of its own"
+    shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in host[:253])
+    return f"{parts.scheme or 'http'}://{shown}" + (f":{port}" if port else "")
