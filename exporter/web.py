@@ -1,0 +1,211 @@
+"""What answers over HTTP: the page /metrics, health, reload and an index of them."""
+
+import asyncio
+import base64
+import hashlib
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from html import escape
+from http import HTTPStatus
+
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from exporter import __version__
+from exporter.exposition import Body
+
+log = logging.getLogger(__name__)
+
+Render = Callable[[bool, bool, frozenset[str] | None], Body]
+"""`Page.render`: OpenMetrics or text, gzip or not, the families asked for."""
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+STYLE = "body{font:1rem/1.5 sans-serif;max-width:40rem;margin:3rem auto;padding:0 1rem}"
+STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+SAFE_HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+PAGES = {
+    "/metrics": "what Prometheus scrapes",
+    "/healthz": "whether the process answers",
+    "/readyz": "whether every server was tried and the ledger can be written",
+}
+
+
+class Streamed(Response):
+    """A body that is handed over slice by slice, no faster than the client takes it."""
+
+    def __init__(self, body: Body, headers: Mapping[str, str]) -> None:
+        super().__init__(headers={**headers, "Content-Length": str(len(body))})
+        self._slices = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; the rest is left out once the client has gone."""
+        gone = asyncio.create_task(_disconnect(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            for part in self._slices if scope["method"] != "HEAD" else ():
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+                # A send that does not have to wait never yields, and would keep others waiting.
+                await asyncio.sleep(0)
+                if gone.done():
+                    return
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            gone.cancel()
+
+
+def build_app(
+    render: Render,
+    failures: Callable[[], Sequence[str]],
+    reload: Callable[[], str] | None = None,
+) -> Starlette:
+    """The application.
+
+    `failures` names what keeps the exporter from being ready, one line each, without secrets. `reload`
+    loads the configuration and says what is wrong with it, or nothing; None refuses to reload. Both run
+    in a thread of their own.
+    """
+    routes = [
+        Route("/", _index),
+        Route("/metrics", _Metrics(render).get),
+        Route("/healthz", _alive),
+        Route("/readyz", _ready(failures)),
+        Route("/-/reload", _reloading(reload), methods=["POST", "PUT"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refusal})
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Metrics:
+    """The page /metrics; a failure to render it is logged when it begins and when it ends."""
+
+    def __init__(self, render: Render) -> None:
+        self._render = render
+        self._failing = False
+
+    async def get(self, request: Request) -> Response:
+        openmetrics = wants_openmetrics(request.headers.getlist("accept"))
+        gzip = accepts_gzip(request.headers.getlist("accept-encoding"))
+        asked = request.query_params.getlist("name[]")
+        try:
+            body = await to_thread.run_sync(
+                self._render, openmetrics, gzip, frozenset(asked) if asked else None
+            )
+        except Exception:
+            if not self._failing:
+                log.exception("the page /metrics cannot be rendered")
+            self._failing = True
+            return _plain("The page cannot be rendered; the exporter's log says why.", 500)
+        if self._failing:
+            log.info("the page /metrics can be rendered again")
+        self._failing = False
+        headers = {
+            **SAFE_HEADERS,
+            "Content-Type": OPENMETRICS if openmetrics else TEXT,
+            "Vary": "Accept, Accept-Encoding",
+            "Cache-Control": "no-store",
+        }
+        if gzip:
+            headers["Content-Encoding"] = "gzip"
+        return Streamed(body, headers)
+
+
+async def _index(_request: Request) -> Response:
+    links = "".join(f'<li><a href="{path[1:]}">{path}</a>: {what}</li>' for path, what in PAGES.items())
+    return HTMLResponse(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>build-exporter</title>'
+        f"<style>{STYLE}</style></head><body><h1>build-exporter</h1>"
+        f"<p>Version {escape(__version__)}</p><ul>{links}</ul></body></html>\n",
+        headers=SAFE_HEADERS,
+    )
+
+
+async def _refusal(_request: Request, refused: Exception) -> Response:
+    """What is said of a path or method that does not exist here."""
+    status = refused.status_code if isinstance(refused, HTTPException) else 500
+    headers = refused.headers if isinstance(refused, HTTPException) else None
+    return _plain(HTTPStatus(status).phrase, status, headers)
+
+
+async def _alive(_request: Request) -> Response:
+    return _plain("The exporter answers.")
+
+
+def _ready(failures: Callable[[], Sequence[str]]) -> Callable[[Request], Awaitable[Response]]:
+    async def get(_request: Request) -> Response:
+        failing = await to_thread.run_sync(failures)
+        return _plain("\n".join(failing), 503) if failing else _plain("Ready.")
+
+    return get
+
+
+def _reloading(reload: Callable[[], str] | None) -> Callable[[Request], Awaitable[Response]]:
+    async def post(request: Request) -> Response:
+        if reload is None:
+            return _plain("Reloading over HTTP is off: set web.lifecycle to true.", 403)
+        if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+            return _plain("Reloading is not for other sites' pages.", 403)
+        wrong = await to_thread.run_sync(reload)
+        return _plain(wrong, 500) if wrong else _plain("Reloaded.")
+
+    return post
+
+
+def _plain(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return PlainTextResponse(f"{text}\n", status, headers={**SAFE_HEADERS, **(headers or {})})
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def wants_openmetrics(accept: Iterable[str]) -> bool:
+    """Whether the client likes OpenMetrics 1 best, named as such, or text as well or better."""
+    best = {"openmetrics": 0.0, "text": 0.0}
+    for value, parameters, quality in _accepted(accept):
+        if value == "application/openmetrics-text":
+            if parameters.get("version", "1.0.0").split(".")[0] == "1":
+                best["openmetrics"] = max(best["openmetrics"], quality)
+        elif value in {"text/plain", "text/*", "*/*"}:
+            best["text"] = max(best["text"], quality)
+    return best["openmetrics"] > 0 and best["openmetrics"] >= best["text"]
+
+
+def accepts_gzip(accept_encoding: Iterable[str]) -> bool:
+    """Whether the client takes gzip at least as gladly as nothing."""
+    qualities = {value: quality for value, _, quality in _accepted(accept_encoding)}
+    gzip = qualities.get("gzip", qualities.get("*", 0.0))
+    return gzip > 0 and gzip >= qualities.get("identity", 0.0)
+
+
+def _accepted(headers: Iterable[str]) -> Iterator[tuple[str, dict[str, str], float]]:
+    """The values of an Accept header (RFC 9110, 12.5) with their parameters and quality."""
+    for item in ",".join(headers).lower().split(","):
+        value, *rest = (part.strip() for part in item.split(";"))
+        parameters = {}
+        for part in rest:
+            name, _, text = part.partition("=")
+            parameters[name.strip()] = text.strip().strip('"')
+        if value:
+            yield value, parameters, _quality(parameters.get("q", "1"))
+
+
+def _quality(text: str) -> float:
+    try:
+        quality = float(text)
+    except ValueError:
+        return 0.0
+    return min(max(quality, 0.0), 1.0) if math.isfinite(quality) else 0.0
