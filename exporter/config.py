@@ -273,8 +273,10 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     try:
         config = Config.model_validate(values, context=source, by_alias=True, by_name=False)
     except ValidationError as refused:
+        told = {(place, key) for place, key, _ in problems}
         found = (_explained(error) for error in refused.errors(include_url=False, include_input=False))
-        problems += ((document.place(key), key, text) for key, text in found)
+        placed = ((document.place(key), key, text) for key, text in found)
+        problems += (problem for problem in placed if problem[:2] not in told)
     if problems:
         lines = sorted((place, _shown(key), text) for place, key, text in problems)
         raise ConfigError([f"{path}:{line}:{column}: {key}{text}" for (line, column), key, text in lines])

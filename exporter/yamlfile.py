@@ -67,7 +67,7 @@ class _Tree:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, key)
         if any(node is outer for outer in self.above):
-            self.problems.append((_place(node.start_mark), key, "refers to itself"))
+            self.problems.append((self.places[key], key, "refers to itself"))
             return None
         self.above.append(node)
         try:
@@ -82,7 +82,7 @@ class _Tree:
             return self.constructor.construct_object(node)
         except (yaml.YAMLError, ValueError):
             what = "is of no known kind; text that looks like something else needs quotes"
-            self.problems.append((_place(node.start_mark), key, what))
+            self.problems.append((self.places[key], key, what))
             return None
 
     def _entries(self, node: yaml.Node, key: Key) -> Iterator[tuple[str, object]]:
