@@ -1,0 +1,244 @@
+"""Serving a simulated world over HTTP on loopback."""
+
+import asyncio
+import itertools
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from email.utils import formatdate
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from exporter.simulator import drone05, drone08, drone1_api
+from exporter.simulator.faults import Fault, padding, proxy_page, spoil
+from exporter.simulator.wire import HTML, JSON_UTF8, TEXT, Answer, Ask, read_query
+from exporter.simulator.world import World
+
+ANSWER: dict[str, Callable[[World, Ask], Answer]] = {
+    "drone-0.5": drone05.answer,
+    "drone-0.8": drone08.answer,
+    "drone-1": drone1_api.answer,
+}
+TRANSPORT = "simulator.transport"
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Control = Callable[[Ask, bytes], Answer]
+
+
+class _Protocol(HttpToolsProtocol):
+    """Hands the transport to the application, which breaks connections with it."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {TRANSPORT: {"transport": self.transport}}
+
+
+class Application:
+    """The ASGI application of one world; `requests` counts (method, route)."""
+
+    def __init__(self, world: World, control: Control | None = None) -> None:
+        self.world = world
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.stopping = asyncio.Event()
+        self._answer = ANSWER[world.dialect]
+        self._control = control
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = b""
+        more = scope["method"] != "GET"
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        raw = scope["raw_path"].decode("latin-1")
+        ask = Ask(scope["method"], raw, read_query(scope["query_string"]), headers)
+        if self._control and raw.startswith("/_sim/"):
+            await _send(send, self._control(ask, body), self.world.clock.now())
+            return
+        query = scope["query_string"].decode("latin-1")
+        with self.world.moment() as now:
+            ask.now = now
+            fault = self.world.faults.strike(f"{raw}?{query}" if query else raw)
+            made = self._answer(self.world, ask)
+            self.requests[ask.method, made.route] += 1
+        if fault is None:
+            await _send(send, made, now)
+        else:
+            await self._send_spoiled(scope, send, made, now, fault)
+
+    async def _send_spoiled(self, scope: Scope, send: Send, made: Answer, now: float, fault: Fault) -> None:
+        match fault.kind:
+            case "slow":
+                await self._pause(fault.seconds)
+            case "hang":
+                await self._pause(3600.0)
+            case "reset":
+                _reset(scope["extensions"][TRANSPORT]["transport"])
+                return
+            case "cut":
+                await _send(send, made, now, length=len(made.body) + 1000, last=False)
+                scope["extensions"][TRANSPORT]["transport"].close()
+                return
+            case "trickle":
+                await self._trickle(send, made, now, fault.seconds)
+                return
+            case "huge":
+                await _send_chunks(send, made, now, padding(fault.size))
+                return
+            case "date":
+                now += fault.seconds
+            case _:
+                made = _spoiled(self.world, scope["path"], made, fault)
+        await _send(send, made, now)
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, but no longer than the server lives."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _trickle(self, send: Send, made: Answer, now: float, seconds: float) -> None:
+        await send(_head(made, now, len(made.body)))
+        steps = 20
+        size = max(1, len(made.body) // steps)
+        for begin in range(0, len(made.body), size):
+            await self._pause(seconds / steps)
+            await send(
+                {"type": "http.response.body", "body": made.body[begin : begin + size], "more_body": True}
+            )
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _spoiled(world: World, path: str, made: Answer, fault: Fault) -> Answer:
+    """The answer that stands in for `made`."""
+    version = [pair for pair in made.headers if pair[0].startswith("X-Drone")]
+    match fault.kind:
+        case "limit":
+            after = [("Retry-After", fault.retry_after)] if fault.retry_after else []
+            return Answer(429, b"too many requests\n", TEXT, after)
+        case "status":
+            return Answer(fault.status, proxy_page(fault.status), "text/html")
+        case "not_found":
+            return Answer(404, b'{"message":"Not Found"}' if world.traits.stages else b"", made.type, version)
+        case "not_admin":
+            if world.traits.stages:
+                return Answer(403, b'{"message":"Forbidden"}', "application/json")
+            return Answer(413, b"User not authorized", TEXT, version)
+        case "community":
+            return Answer(501, b'{"message":"Not Implemented"}', "application/json")
+        case "redirect":
+            return Answer(302, b"", HTML, [("Location", fault.to.rstrip("/") + path)])
+        case "html":
+            return Answer(200, b"<!DOCTYPE html><html><body>sign in</body></html>", HTML, version)
+        case _:
+            if made.type.startswith("application/json") and made.body:
+                made.body = spoil(made.body, fault)
+            return made
+
+
+def _head(made: Answer, now: float, length: int | None) -> MutableMapping[str, Any]:
+    headers = [(b"date", formatdate(now, usegmt=True).encode())]
+    if made.type:
+        headers.append((b"content-type", made.type.encode()))
+    if length is not None and made.status != 204:
+        headers.append((b"content-length", str(length).encode()))
+    headers += [(k.lower().encode(), v.encode()) for k, v in made.headers]
+    return {"type": "http.response.start", "status": made.status, "headers": headers}
+
+
+async def _send(
+    send: Send, made: Answer, now: float, *, length: int | None = None, last: bool = True
+) -> None:
+    await send(_head(made, now, len(made.body) if length is None else length))
+    await send({"type": "http.response.body", "body": made.body, "more_body": not last})
+
+
+async def _send_chunks(send: Send, made: Answer, now: float, chunks: Iterator[bytes]) -> None:
+    await send(_head(Answer(200, type=made.type or JSON_UTF8, headers=made.headers), now, None))
+    for chunk in chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Ends the connection with RST instead of FIN."""
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+class Running:
+    """A world being served; a context manager that stops when it is left."""
+
+    def __init__(self, world: World, port: int = 0, control: Control | None = None) -> None:
+        self.world = world
+        # With the protocol named, asyncio switches Nagle's algorithm off for every connection.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._app: Application | None = None
+        self._server: uvicorn.Server | None = None
+        self._control = control
+        self._thread = threading.Thread(target=self._run, name=f"simulator-{self.port}", daemon=True)
+        self._thread.start()
+        if not self._ready.wait(10):
+            raise TimeoutError("the simulated server did not start")
+
+    @property
+    def requests(self) -> Counter[tuple[str, str]]:
+        """How many requests came, by (method, route); to be cleared by whoever counts."""
+        return self._app.requests if self._app else Counter()
+
+    def stop(self) -> None:
+        """Stops serving and closes what hangs."""
+        if self._server and self._loop and self._app and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._app.stopping.set)
+            self._server.should_exit = True
+            self._thread.join(10)
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._app = Application(self.world, self._control)
+        config = uvicorn.Config(
+            self._app, http=_Protocol, ws="none", lifespan="off", log_config=None, log_level="error",
+            access_log=False, date_header=False, server_header=False, timeout_graceful_shutdown=1,
+            interface="asgi3",
+        )  # fmt: skip
+        server = self._server = uvicorn.Server(config)
+        self._loop.call_soon(self._ready.set)
+        await server.serve(sockets=[self._socket])
+
+
+def serve(world: World, port: int = 0, control: Control | None = None) -> Running:
+    """Serves `world` on loopback in a thread of its own, until `stop()` or the end of a `with`."""
+    return Running(world, port, control)
+
+
+def route_counts(requests: Counter[tuple[str, str]]) -> dict[str, int]:
+    """The counter with one text for a key, to be sent as JSON."""
+    return {f"{method} {route}": n for (method, route), n in sorted(itertools.chain(requests.items()))}
