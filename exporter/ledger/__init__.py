@@ -2,6 +2,6 @@
 
 from exporter.ledger.ledger import Ledger, LedgerError, RepoFacts
 from exporter.ledger.names import Policy
-from exporter.ledger.record import Ended, Moment, Recorded, record
+from exporter.ledger.record import Ended, Moment, Recorded, is_live, record
 
-__all__ = ["Ended", "Ledger", "LedgerError", "Moment", "Policy", "Recorded", "RepoFacts", "record"]
+__all__ = ["Ended", "Ledger", "LedgerError", "Moment", "Policy", "Recorded", "RepoFacts", "is_live", "record"]

@@ -129,10 +129,10 @@ class Ledger:
             yield conn
 
     def facts(self, repo_ids: Sequence[int] | None = None, server: str | None = None) -> Iterator[RepoFacts]:
-        """What the page needs of these repos, or of all repos of a server that are not gone."""
+        """What the page needs of these repos, or of all watched repos of a server."""
         with self.reading() as conn:
             if repo_ids is None:
-                wanted = select(repos).where(repos.c.server == server, repos.c.watched, ~repos.c.gone)
+                wanted = select(repos).where(repos.c.server == server, repos.c.watched)
                 states = [RepoState(*row) for row in conn.execute(wanted)]
             else:
                 states = [

@@ -42,7 +42,7 @@ class Past:
 
     def rewrite(self, run: Run) -> None:
         """Folds anew what an end belongs to that now reads otherwise."""
-        store.write_runs(self._conn, [run], set())
+        store.write_runs(self._conn, [run], self._repo_id)
         if self._names.branch(run.branch, run.when_ended) != OTHER:
             self.begin(run.branch, run.event)
 

@@ -82,7 +82,7 @@ def record(
         elif _is_last_word(repo, run, build, counts, newest, past):
             run.state = SETTLED
             run.recorded = now.ours
-            run.counted = counts and _is_live(repo, run)
+            run.counted = counts and is_live(repo, run)
             done.ended.append(Ended(run, build.steps))
         else:
             run.state = ENDING
@@ -90,7 +90,7 @@ def record(
         if counts:
             _announce(names, run, past)
     _count(conn, repo, names, past, done.ended, policy, now)
-    store.write_runs(conn, list(touched.values()), {keys[i] for i in touched if i in keys})
+    store.write_runs(conn, list(touched.values()), repo.id, {keys[i] for i in touched if i in keys})
     store.write_steps(conn, [(e.run, e.steps) for e in done.ended if e.steps])
     store.write_names(conn, repo.id, {key: names.known[key] for key in names.changed})
     past.write()
@@ -102,7 +102,7 @@ def _moved(run: Run, build: Build) -> bool:
     return run.state == ENDING or build.ended or (run.status, run.started) != (build.status, build.started)
 
 
-def _is_live(repo: RepoState, run: Run) -> bool:
+def is_live(repo: RepoState, run: Run) -> bool:
     """True when the run ended after the repo's horizon, so that counters count it."""
     return run.seen_open >= repo.horizon or run.when_ended > repo.horizon
 
@@ -124,7 +124,7 @@ def _is_last_word(
         return False
     if build.detailed or not counts:
         return True
-    if build.word is Word.ROW or run.guessed or _is_live(repo, run):
+    if build.word is Word.ROW or run.guessed or is_live(repo, run):
         return False
     if newest.get((build.branch, build.event)) != (build.number, build.run):
         return True

@@ -179,7 +179,8 @@ def contradicts(run: Run, build: Build) -> bool:
 def is_news(run: Run, build: Build) -> bool:
     """True when `build` says more of `run` than is stored: it moves on, never back."""
     if run.state == OPEN:
-        return True
+        hides = build.word is Word.ROW and build.status is Status.PENDING and run.status == Status.BLOCKED
+        return not hides
     if not build.ended:
         return False
     return run.state == ENDING or (build.detailed and build.word is Word.FINAL and run.status != build.status)

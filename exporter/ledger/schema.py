@@ -54,6 +54,7 @@ repos = Table(
     Column("horizon_skew", Float, nullable=False),
     Column("generation", BigInteger, nullable=False, default=0),
     Column("highest", BigInteger, nullable=False, default=0),
+    Column("highest_created", BigInteger, nullable=False, default=0),
     Column("watched", Boolean, nullable=False, default=True),
     Column("missed_sweeps", Integer, nullable=False, default=0),
     Column("missed_since", Float, nullable=False, default=0.0),  # our clock

@@ -36,6 +36,7 @@ class RepoState:
     horizon_skew: float
     generation: int
     highest: int
+    highest_created: int
     watched: bool
     missed_sweeps: int
     missed_since: float
@@ -103,7 +104,7 @@ def gaps_of(conn: Connection, server: str) -> list[Gap]:
     rows = conn.execute(
         select(gaps)
         .join(repos, repos.c.id == gaps.c.repo_id)
-        .where(repos.c.server == server, repos.c.watched)
+        .where(repos.c.server == server, repos.c.watched, ~repos.c.gone)
         .order_by(gaps.c.history, gaps.c.id)
     )
     return [Gap(*row) for row in rows]
@@ -154,7 +155,7 @@ def unsettled(conn: Connection, server: str) -> list[Run]:
     rows = conn.execute(
         select(builds)
         .join(repos, repos.c.id == builds.c.repo_id)
-        .where(repos.c.server == server, repos.c.watched, builds.c.state < SETTLED)
+        .where(repos.c.server == server, repos.c.watched, ~repos.c.gone, builds.c.state < SETTLED)
         .order_by(builds.c.created, builds.c.number)
     )
     return [Run(*row) for row in rows]
@@ -172,6 +173,29 @@ def peers_of(conn: Connection, repo_id: int, commits: Collection[str]) -> dict[s
         for row in rows:
             found.setdefault(row.commit, []).append(Run(*row))
     return found
+
+
+def newest_ended(conn: Connection, server: str) -> dict[str, tuple[int, int, int]]:
+    """Of each repo whose highest number has ended: that number, when it started and finished."""
+    rows = conn.execute(
+        select(repos.c.name, builds.c.number, builds.c.started, builds.c.finished)
+        .join(
+            builds,
+            and_(
+                builds.c.repo_id == repos.c.id,
+                builds.c.generation == repos.c.generation,
+                builds.c.number == repos.c.highest,
+            ),
+        )
+        .where(repos.c.server == server, builds.c.state == SETTLED)
+        .order_by(builds.c.run)
+    )
+    return {name: (number, started, finished) for name, number, started, finished in rows}
+
+
+def drop_run(conn: Connection, run: Run) -> None:
+    """Forgets a run that never ended and is not there any more."""
+    write_runs(conn, [], run.repo_id, [run.key])
 
 
 def newest_ends(conn: Connection, repo_id: int, branch: str, event: str, limit: int) -> list[Run]:
@@ -205,14 +229,14 @@ def count_bad_since(conn: Connection, repo_id: int, branch: str, event: str, key
     ).scalar_one()
 
 
-def write_runs(conn: Connection, runs: Sequence[Run], old_keys: Collection[Key]) -> None:
-    """Stores runs; of `old_keys`, those that no run has any more are removed."""
+def write_runs(conn: Connection, runs: Sequence[Run], repo_id: int, old_keys: Collection[Key] = ()) -> None:
+    """Stores runs of a repo; of `old_keys`, those that no run has any more are removed."""
     kept = {run.key for run in runs}
     for key in set(old_keys) - kept:
         conn.execute(
             delete(builds).where(
                 and_(
-                    builds.c.repo_id == runs[0].repo_id,
+                    builds.c.repo_id == repo_id,
                     builds.c.generation == key[0],
                     builds.c.number == key[1],
                     builds.c.run == key[2],

@@ -1,9 +1,20 @@
 """The one interface through which builds are read, and what every dialect says of itself."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from exporter.http import Session
 from exporter.model import Build, Repo, User
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a repo's builds, newest first."""
+
+    builds: list[Build]
+    rows: int
+    """Rows of the answer; more than `builds` where some could not be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +45,7 @@ class Server(Protocol):
     name: str
     dialect: str
     limits: Limits
+    session: Session
 
     @property
     def version(self) -> str:
@@ -41,7 +53,22 @@ class Server(Protocol):
         ...
 
     def whoami(self) -> User:
-        """Whom the token belongs to; raises `ServerError("auth")` when it is nobody's."""
+        """Whom the token belongs to; raises `ServerError("auth")` when it is nobody's.
+
+        Comes first: elsewhere a wrong token is treated as none, and public repos still answer.
+        """
+        ...
+
+    def now(self) -> float:
+        """The server's clock, in Unix seconds; ours before the first answer."""
+        ...
+
+    def paced(self, interval: float) -> AbstractContextManager[None]:
+        """Within it, the requests of this thread begin at least `interval` seconds apart."""
+        ...
+
+    def close(self) -> None:
+        """End a request that waits, and let every later one fail at once; any thread may call it."""
         ...
 
     def repos(self, *, brief: bool = False) -> list[Repo]:
@@ -59,7 +86,7 @@ class Server(Protocol):
         """All builds known to be open, or None where the token or the edition has no such list."""
         ...
 
-    def builds(self, repo: str, page: int) -> list[Build]:
+    def builds(self, repo: str, page: int) -> Page:
         """Page `page` (from 1) of a repo's builds, newest first; empty past the end."""
         ...
 

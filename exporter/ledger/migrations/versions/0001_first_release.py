@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("horizon_skew", sa.Float(), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("highest", sa.BigInteger(), nullable=False),
+        sa.Column("highest_created", sa.BigInteger(), nullable=False),
         sa.Column("watched", sa.Boolean(), nullable=False),
         sa.Column("missed_sweeps", sa.Integer(), nullable=False),
         sa.Column("missed_since", sa.Float(), nullable=False),

@@ -1,0 +1,217 @@
+"""The builds of one server that are open, and those whose end is to be read singly."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from exporter.gaps import GapReader
+from exporter.http import ServerError
+from exporter.intake import Intake
+from exporter.ledger import Ledger, Moment, is_live, store
+from exporter.ledger.runs import Run
+from exporter.ledger.schema import ENDING, OPEN
+from exporter.ledger.store import RepoState
+from exporter.model import Build, Status, Word
+from exporter.roster import Roster
+from exporter.servers import Server
+from exporter.telemetry import Telemetry
+
+TRIES, TRIED_FOR = 3, 600.0
+"""After so many tries or seconds without its single build, an end's row is its last word."""
+FLEETING = 2.0
+"""Seconds after which a `killed` that still reads so is final (contracts of Drone 0.5 and 0.8)."""
+LOOK_AGAIN = 60.0
+"""Seconds between two looks at a build that waits: only the single build tells that it is blocked."""
+OLD, ASKED_AT_LEAST = 86_400.0, 3_600.0
+"""A build open for longer than a day is asked about less and less, at last once an hour."""
+SERVER_FAULTS = frozenset({"refused", "dns", "tls", "limit"})
+"""Reasons that concern the whole server; others on a repo's path concern that repo."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Since when, how often and when next (monotonic seconds) something is asked for."""
+
+    first: float
+    count: int = 0
+    next: float = 0.0
+
+
+class Faults:
+    """What could not be read of single repos: asked for again later, logged when it begins and ends."""
+
+    def __init__(self, name: str, telemetry: Telemetry, poll: float, monotonic: Callable[[], float]) -> None:
+        self._name, self._telemetry, self._poll, self._monotonic = name, telemetry, poll, monotonic
+        self._attempts: dict[object, Attempts] = {}
+        self._failing: set[str] = set()
+        self._timeouts = 0
+
+    def due(self, key: object) -> bool:
+        """True when it is time to ask for `key` (again)."""
+        known = self._attempts.get(key)
+        return known is None or self._monotonic() >= known.next
+
+    def later(self, key: object, seconds: float) -> None:
+        """Puts off the next question by `seconds`, without counting it as a failure."""
+        now = self._monotonic()
+        self._attempts[key] = Attempts(now, 0, now + seconds)
+
+    def good(self, key: object, repo: RepoState) -> None:
+        """It was read."""
+        self._timeouts = 0
+        self._attempts.pop(key, None)
+        if repo.name in self._failing:
+            self._failing.discard(repo.name)
+            log.info("server %s: repo %s can be read again", self._name, repo.name)
+
+    def bad(self, key: object, repo: RepoState, error: ServerError) -> Attempts:
+        """It could not be read: counted, and tried again after longer and longer.
+
+        Raises `error` again where it concerns the whole server: so does a second answer in a row
+        that does not come.
+        """
+        self._timeouts = self._timeouts + 1 if error.reason == "timeout" else 0
+        if error.reason in SERVER_FAULTS or self._timeouts > 1:
+            raise error
+        self._telemetry.failed(self._name, error.reason)
+        if repo.name not in self._failing:
+            self._failing.add(repo.name)
+            log.warning("%s", error)
+        now = self._monotonic()
+        tries = self._attempts.setdefault(key, Attempts(now))
+        tries.count += 1
+        tries.next = now + min(TRIED_FOR, self._poll * 2 ** min(tries.count - 1, 10))
+        return tries
+
+
+class Follower:
+    """Reads builds singly until they have ended."""
+
+    def __init__(
+        self,
+        server: Server,
+        gaps: GapReader,
+        faults: Faults,
+        intake: Intake,
+        roster: Roster,
+        ledger: Ledger,
+        *,
+        poll: float,
+        moment: Callable[[], Moment],
+        monotonic: Callable[[], float],
+        stop: threading.Event,
+    ) -> None:
+        self._server, self._gaps, self._faults = server, gaps, faults
+        self._intake, self._roster, self._ledger = intake, roster, ledger
+        self._poll, self._moment, self._monotonic, self._stop = poll, moment, monotonic, stop
+
+    def follow(self, rows: Iterable[Build]) -> None:
+        """Asks about open builds that the feed `rows` do not show, or do not explain."""
+        shown = {(row.repo, row.number): row for row in rows}
+        open_runs = list(self._unsettled(OPEN))
+        if any((repo.name, run.number) not in shown for repo, run in open_runs):
+            listed = self._server.open_builds()
+            if listed is not None:
+                self._intake.take(listed)
+                shown = {(row.repo, row.number): row for row in listed} | shown
+        for repo, run in open_runs:
+            row = shown.get((repo.name, run.number))
+            if row is None:
+                self._read(repo, run.number, self._patience(run))
+            elif row.word is Word.ROW and not row.ended:
+                self._read(repo, run.number, LOOK_AGAIN)
+
+    def read_ends(self, *, history: bool, go_on: Callable[[], bool]) -> int:
+        """Reads singly what a row said has ended, the newest first: live ends, or those of history.
+
+        Returns how many were read.
+        """
+        numbers = {
+            (repo.id, run.number)
+            for repo, run in self._unsettled(ENDING)
+            if is_live(repo, run) is not history
+        }
+        if not history:
+            numbers |= self._intake.wanted
+            self._intake.wanted.clear()
+        read = 0
+        fleeting: list[tuple[RepoState, int, float]] = []
+        for repo_id, number in sorted(numbers, reverse=True):
+            repo = self._roster.by_id.get(repo_id)
+            if repo is None or not go_on():
+                continue
+            build = self._read(repo, number)
+            read += build is not None
+            if build is not None and build.word is Word.FLEETING:
+                fleeting.append((repo, number, self._monotonic() + FLEETING))
+        for repo, number, at in fleeting:
+            self._stop.wait(max(0.0, at - self._monotonic()))
+            self._read(repo, number, last_word=True)
+        return read
+
+    def repos_with_history(self) -> set[int]:
+        """The repos that have ends of history to be read."""
+        return {repo.id for repo, run in self._unsettled(ENDING) if not is_live(repo, run)}
+
+    def _unsettled(self, state: int) -> Iterator[tuple[RepoState, Run]]:
+        with self._ledger.reading() as conn:
+            runs = store.unsettled(conn, self._roster.name)
+        for run in runs:
+            repo = self._roster.by_id.get(run.repo_id)
+            if run.state == state and repo is not None and run.generation == repo.generation:
+                yield repo, run
+
+    def _patience(self, run: Run) -> float:
+        """Seconds until an open build is asked about again: the older it is, the longer."""
+        if run.status == Status.BLOCKED:
+            return LOOK_AGAIN
+        age = self._moment().server - (run.started or run.run or run.created)
+        return 0.0 if age < OLD else min(ASKED_AT_LEAST, self._poll + (age - OLD) / 24)
+
+    def _read(
+        self, repo: RepoState, number: int, again: float = 0.0, *, last_word: bool = False
+    ) -> Build | None:
+        """Reads and records a single build when it is due; one still open is due `again` later."""
+        key = (repo.id, number)
+        if not self._faults.due(key):
+            return None
+        try:
+            build = self._server.build(repo.name, number)
+        except ServerError as error:
+            self._refused(repo, number, error)
+            return None
+        self._faults.good(key, repo)
+        if last_word and build.word is Word.FLEETING:
+            build = replace(build, word=Word.FINAL)
+        self._intake.take([build])
+        if again and not build.ended:
+            self._faults.later(key, again)
+        return build
+
+    def _refused(self, repo: RepoState, number: int, error: ServerError) -> None:
+        """A build that cannot be had is gone, ended by its row's own word, or asked for again."""
+        tries = self._faults.bad((repo.id, number), repo, error)
+        with self._ledger.reading() as conn:
+            runs = store.runs_of(conn, repo, [number]).get(number, [])
+        ending = [run for run in runs if run.state == ENDING]
+        if ending and (tries.count >= TRIES or self._monotonic() - tries.first >= TRIED_FOR):
+            self._intake.take(run.build(repo.name) for run in ending)
+        if not error.missing or not any(run.state == OPEN for run in runs):
+            return
+        try:
+            row = self._gaps.confirm_gone(repo, number)
+        except ServerError as refused:
+            self._faults.bad((repo.id, number), repo, refused)
+            return
+        if row is not None:
+            self._intake.take([row])
+            return
+        with self._ledger.transaction() as conn:
+            for run in runs:
+                if run.state == OPEN:
+                    store.drop_run(conn, run)
+        self._intake.changed({repo.id})
+        log.info("server %s: %s #%d is not there any more", self._roster.name, repo.name, number)

@@ -1,0 +1,147 @@
+"""Answers of one server into the ledger: each in one transaction, with all that belongs to it."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from sqlalchemy import Connection
+
+from exporter.config import ServerSettings
+from exporter.ledger import Ended, Ledger, LedgerError, Moment, Policy, record, store
+from exporter.ledger.schema import ENDING
+from exporter.ledger.store import RepoState
+from exporter.model import Build, Event
+from exporter.roster import Roster
+from exporter.telemetry import Telemetry
+
+_CLOCK_SET_BACK = 300
+"""Seconds by which a server's clock may be set back without its numbers being taken for new ones."""
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Writes builds of one server; `wanted` are the numbers that only their single build explains."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        roster: Roster,
+        settings: ServerSettings,
+        telemetry: Telemetry,
+        moment: Callable[[], Moment],
+        series_retention: float,
+        changed: Callable[[set[int]], None],
+    ) -> None:
+        self._ledger = ledger
+        self._roster = roster
+        self._name = settings.name
+        self._telemetry = telemetry
+        self._moment = moment
+        self.changed = changed
+        self._since = moment().ours
+        self.policy = Policy(
+            names_branch=settings.names_branch,
+            counts=lambda event, branch: settings.counts(Event(event), branch),
+            series_retention=series_retention,
+        )
+        self.ended = self.counted = 0
+        """Ends settled by this process, and those of them that moved counters."""
+        self.wanted: set[tuple[int, int]] = set()
+        self.unlisted: set[str] = set()
+        """Repos that had a build and were in no list yet."""
+
+    def take(self, builds: Iterable[Build], within: Callable[[Connection], None] | None = None) -> None:
+        """Records builds of any repos; `within` writes what else belongs to the same answer.
+
+        Raises `LedgerError`; then nothing is written.
+        """
+        by_repo: dict[str, list[Build]] = {}
+        for build in builds:
+            by_repo.setdefault(build.repo, []).append(build)
+        now = self._moment()
+        changed: set[int] = set()
+        ended: list[Ended] = []
+        wanted: set[tuple[int, int]] = set()
+        try:
+            with self._ledger.transaction() as conn:
+                for name, of_repo in by_repo.items():
+                    repo = self._roster.watched(name)
+                    if repo is None:
+                        if name not in self._roster.repos:
+                            self.unlisted.add(name)
+                        continue
+                    self._renew(conn, repo, of_repo, now)
+                    if _advance(conn, repo, of_repo):
+                        changed.add(repo.id)
+                    done = record(conn, repo, self.policy, of_repo, now)
+                    ended += done.ended
+                    wanted |= {(repo.id, number) for number in done.wanted}
+                    if done.changed:
+                        changed.add(repo.id)
+                if within is not None:
+                    within(conn)
+        except LedgerError:
+            self._roster.load()
+            raise
+        self.wanted |= wanted
+        self._observe(ended, now)
+        if changed:
+            self.changed(changed)
+
+    def _renew(self, conn: Connection, repo: RepoState, builds: Sequence[Build], now: Moment) -> None:
+        """Begins a new generation where the server gives out numbers again that it gave before.
+
+        It was rebuilt from empty when a number is no higher than the highest known, and was
+        created later.
+        """
+        later = [b for b in builds if 0 < repo.highest_created < b.created and b.number <= repo.highest]
+        if not later or all(b.number < repo.highest and not _clearly(b, repo) for b in later):
+            return
+        known = store.runs_of(conn, repo, [b.number for b in later])
+        if any(run.created == b.created for b in later for run in known.get(b.number, ()) if run.created):
+            return
+        log.warning(
+            "server %s: repo %s begins again at build %d: the server was rebuilt; "
+            "what was recorded stays and the new builds count",
+            self._name,
+            repo.name,
+            min(b.number for b in builds),
+        )
+        old = [run for run in store.unsettled(conn, self._name) if run.repo_id == repo.id]
+        record(conn, repo, self.policy, [r.build(repo.name) for r in old if r.state == ENDING], now)
+        for run in old:
+            if run.state != ENDING:
+                store.drop_run(conn, run)
+        store.drop_gaps(conn, repo)
+        repo.generation += 1
+        repo.highest = repo.highest_created = 0
+
+    def _observe(self, ended: Sequence[Ended], now: Moment) -> None:
+        self.ended += len(ended)
+        self.counted += sum(end.run.counted for end in ended)
+        began = self._since + (now.server - now.ours)
+        for end in ended:
+            if end.run.counted and end.run.finished >= began:
+                self._telemetry.detection.labels(self._name).observe(max(0.0, now.server - end.run.finished))
+
+
+def _clearly(build: Build, repo: RepoState) -> bool:
+    return build.created > repo.highest_created + _CLOCK_SET_BACK
+
+
+def _advance(conn: Connection, repo: RepoState, builds: Sequence[Build]) -> bool:
+    """Moves the repo's highest number on; numbers that were jumped over become gaps to be read."""
+    top = max(builds, key=lambda build: build.number)
+    if top.number <= repo.highest:
+        return False
+    seen = {build.number for build in builds}
+    low = 0
+    for number in range(repo.highest + 1, top.number + 1):
+        if number not in seen:
+            low = low or number
+        elif low:
+            store.add_gap(conn, repo, low, number - 1, history=False)
+            low = 0
+    repo.highest, repo.highest_created = top.number, top.created or repo.highest_created
+    store.write_repos(conn, [repo])
+    return True

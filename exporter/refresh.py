@@ -1,0 +1,118 @@
+"""Keeps the page true: renders what changed, what expired, and withdraws what is not known any more."""
+
+import heapq
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from exporter.exposition import Page
+from exporter.ledger import Ledger, LedgerError, Policy, RepoFacts
+from exporter.metrics import METRICS, Sample
+from exporter.samples import View, repo_samples
+
+STALE = 600.0
+"""Seconds after the last successful poll at which a server's gauges are withdrawn."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A server whose repos are on the page; `skew` is its clock minus ours in seconds."""
+
+    policy: Policy
+    skew: Callable[[], float]
+    last_poll: Callable[[], float]
+    """When it was last polled with success (our clock); 0 for never."""
+
+
+class Refresher:
+    """Renders repos from the ledger into the page."""
+
+    def __init__(
+        self, page: Page, ledger: Ledger, *, abandoned_after: float, clock: Callable[[], float]
+    ) -> None:
+        self._page, self._ledger, self._clock = page, ledger, clock
+        self._abandoned_after = abandoned_after
+        self._servers: dict[str, Shown] = {}
+        self._expiring: list[tuple[float, int]] = []
+        self._expires: dict[int, float] = {}
+        self._keys: dict[int, tuple[str, str]] = {}
+        self._lock = threading.Lock()
+
+    def show(self, server: str, shown: Shown) -> None:
+        """Puts all repos of a server on the page."""
+        with self._lock:
+            self._servers[server] = shown
+        self._render(self._ledger.facts(server=server))
+
+    def forget(self, server: str) -> None:
+        """Takes a server off the page."""
+        with self._lock:
+            self._servers.pop(server, None)
+            for repo_id in [i for i, key in self._keys.items() if key[0] == server]:
+                self._drop(repo_id)
+
+    def refresh(self, repo_ids: Collection[int]) -> None:
+        """Renders these repos again."""
+        self._render(self._ledger.facts(list(repo_ids)))
+
+    def tick(self) -> None:
+        """Renders what changed by time alone; to be called every few seconds."""
+        now = self._clock()
+        due: set[int] = set()
+        with self._lock:
+            while self._expiring and self._expiring[0][0] <= now:
+                at, repo_id = heapq.heappop(self._expiring)
+                if self._expires.get(repo_id) == at:
+                    due.add(repo_id)
+            servers = dict(self._servers)
+        for name, shown in servers.items():
+            if now - shown.last_poll() > STALE:
+                self._page.hide(name)
+            else:
+                self._page.show(name)
+        if due:
+            try:
+                self.refresh(due)
+            except LedgerError as error:
+                log.error("the page cannot be renewed: %s", error)
+                with self._lock:
+                    for repo_id in due:
+                        heapq.heappush(self._expiring, (self._expires[repo_id], repo_id))
+
+    def measure(self) -> None:
+        """Renews the ledger's own figures on the page."""
+        samples = [
+            Sample(METRICS["ci_ledger_builds"], (server,), float(count))
+            for server, count in self._ledger.count_builds().items()
+        ]
+        samples.append(Sample(METRICS["ci_ledger_size_bytes"], (), float(self._ledger.size())))
+        self._page.put("ledger", samples)
+
+    def _render(self, found: Iterable[RepoFacts]) -> None:
+        with self._lock:
+            for facts in found:
+                repo = facts.repo
+                shown = self._servers.get(repo.server)
+                if shown is None or not repo.watched:
+                    self._drop(repo.id)
+                    continue
+                now = self._clock()
+                view = View(shown.policy, self._abandoned_after, now, now + shown.skew())
+                samples, expires = repo_samples(facts, view)
+                key = (repo.server, repo.name)
+                self._page.put(key, samples)
+                self._keys[repo.id] = key
+                if expires < float("inf"):
+                    self._expires[repo.id] = expires
+                    heapq.heappush(self._expiring, (expires, repo.id))
+                else:
+                    self._expires.pop(repo.id, None)
+
+    def _drop(self, repo_id: int) -> None:
+        key = self._keys.pop(repo_id, None)
+        self._expires.pop(repo_id, None)
+        if key is not None:
+            self._page.drop(key)

@@ -1,0 +1,171 @@
+"""The repos of one server as the ledger knows them: how one comes, changes and goes."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from exporter.config import ServerSettings
+from exporter.http import ServerError
+from exporter.ledger import Ledger, Moment, store
+from exporter.ledger.store import RepoState, ServerState
+from exporter.model import Repo
+from exporter.servers import Server
+
+GONE_SWEEPS = 3
+GONE_SECONDS = 30 * 60
+"""A repo is gone when that many sweeps over that long did not list it (docs/metrics.md)."""
+
+log = logging.getLogger(__name__)
+
+
+class Roster:
+    """Which repos of a server are watched, by name and by the ledger's id."""
+
+    def __init__(self, ledger: Ledger, settings: ServerSettings) -> None:
+        self.name = settings.name
+        self._ledger = ledger
+        self._settings = settings
+        self.server: ServerState | None = None
+        self.repos: dict[str, RepoState] = {}
+        self.by_id: dict[int, RepoState] = {}
+
+    def load(self) -> None:
+        """Reads what the ledger has; what memory held of a transaction that failed is dropped."""
+        with self._ledger.reading() as conn:
+            self.server = store.server_state(conn, self._settings.name)
+            states = store.repo_states(conn, self._settings.name)
+        self.repos = {state.name: state for state in states}
+        self.by_id = {state.id: state for state in states}
+
+    def watched(self, name: str) -> RepoState | None:
+        """The repo, where it is watched and was listed."""
+        repo = self.repos.get(name)
+        return repo if repo is not None and repo.watched else None
+
+    def greet(self, conn: Connection, now: Moment) -> ServerState:
+        """The server's own row, made on first contact."""
+        if self.server is None:
+            self.server = ServerState(self._settings.name, int(now.server), 0, 0.0, 0.0)
+            store.write_server(conn, self.server)
+        return self.server
+
+    def wanted(self, listed: Sequence[Repo]) -> list[Repo]:
+        """Those of a sweep's list that are to be watched."""
+        return [repo for repo in listed if repo.active and self._settings.watches(repo.name)]
+
+    def first_builds(self, server: Server, wanted: Sequence[Repo]) -> dict[str, int]:
+        """When the first build of each repo was created that earlier sweeps did not list (Unix seconds)."""
+        if self.server is None or not self.server.last_sweep:
+            return {}
+        return {repo.name: _first_created(server, repo) for repo in wanted if repo.name not in self.repos}
+
+    def update(
+        self,
+        conn: Connection,
+        listed: Sequence[Repo],
+        firsts: Mapping[str, int],
+        listing_delay: int,
+        now: Moment,
+    ) -> None:
+        """Takes in a sweep's list: what came, changed and went."""
+        known = self.greet(conn, now)
+        counted_from = max(known.first_contact, known.last_sweep - listing_delay)
+        changed: list[RepoState] = []
+        for repo in self.wanted(listed):
+            state = self.repos.get(repo.name)
+            if state is None:
+                young = firsts.get(repo.name, 0) > counted_from
+                state = self._adopt(conn, repo, counted_from if young else None, now)
+            before = replace(state)
+            if not state.watched:
+                self._take_back(conn, state, repo, now)
+            state.uid, state.timeout = repo.id or state.uid, repo.timeout or state.timeout
+            state.default_branch = repo.default_branch or state.default_branch
+            state.build_url = repo.build_url
+            state.missed_sweeps, state.missed_since, state.gone = 0, 0.0, False
+            if state != before:
+                changed.append(state)
+        changed += self._miss({repo.name for repo in listed if repo.active}, now)
+        store.write_repos(conn, changed)
+        known.last_sweep = int(now.server)
+        store.write_server(conn, known)
+
+    def _adopt(self, conn: Connection, repo: Repo, counted_from: int | None, now: Moment) -> RepoState:
+        """A repo that is seen for the first time, with its horizon and its history to be read.
+
+        A repo that was made since the last sweep is counted from its first build on: what it built
+        before we heard of it is no history (docs/metrics.md, "History and the present").
+        """
+        state = RepoState(
+            id=0,
+            server=self._settings.name,
+            name=repo.name,
+            uid=repo.id,
+            default_branch=repo.default_branch,
+            timeout=repo.timeout,
+            build_url=repo.build_url,
+            horizon=int(now.server) if counted_from is None else counted_from,
+            horizon_skew=now.server - now.ours,
+            generation=0,
+            highest=0,
+            highest_created=0,
+            watched=True,
+            missed_sweeps=0,
+            missed_since=0.0,
+            gone=False,
+        )
+        store.write_repos(conn, [state])
+        self.repos[state.name] = self.by_id[state.id] = state
+        if counted_from is None:
+            self._leave_to_import(conn, state, repo)
+        return state
+
+    def _take_back(self, conn: Connection, state: RepoState, repo: Repo, now: Moment) -> None:
+        """Watches a repo again that `repos:` had left out: what ended meanwhile is history."""
+        state.watched = True
+        state.horizon, state.horizon_skew = int(now.server), now.server - now.ours
+        self._leave_to_import(conn, state, repo)
+
+    def _leave_to_import(self, conn: Connection, state: RepoState, repo: Repo) -> None:
+        newest = repo.newest
+        if newest is None or newest.number <= state.highest:
+            return
+        if self._settings.import_:
+            store.add_gap(conn, state, state.highest + 1, newest.number, history=True)
+        state.highest, state.highest_created = newest.number, newest.created
+        store.write_repos(conn, [state])
+
+    def _miss(self, listed: set[str], now: Moment) -> Iterable[RepoState]:
+        for state in self.repos.values():
+            if state.name in listed:
+                if state.watched and not self._settings.watches(state.name):
+                    state.watched = False
+                    yield state
+                continue
+            if state.gone:
+                continue
+            state.missed_sweeps += 1
+            state.missed_since = state.missed_since or now.ours
+            if state.missed_sweeps >= GONE_SWEEPS and now.ours - state.missed_since >= GONE_SECONDS:
+                state.gone = True
+                log.warning(
+                    "server %s: repo %s is not listed any more: its gauges are withdrawn",
+                    state.server,
+                    state.name,
+                )
+            yield state
+
+
+def _first_created(server: Server, repo: Repo) -> int:
+    """When the repo's first build was created (Unix seconds); 0 where that cannot be told."""
+    newest = repo.newest
+    if newest is None:
+        return int(server.session.server_now())
+    if newest.number == 1:
+        return newest.created
+    try:
+        return server.build(repo.name, 1).created
+    except ServerError:
+        return 0

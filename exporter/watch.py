@@ -1,0 +1,293 @@
+"""One server, watched: what a look at it costs does not grow with its repos or its history.
+
+A cycle reads the change feed, follows the builds that are open, and reads singly those that ended;
+a sweep compares every repo's newest build from time to time. Time that is left of a cycle goes
+to history. How each dialect is asked is in `exporter.servers`; its limits come from there as data.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from exporter.config import ServerSettings
+from exporter.follow import Faults, Follower
+from exporter.gaps import ROWS_AT_ONCE, GapReader
+from exporter.http import ServerError
+from exporter.intake import Intake
+from exporter.ledger import Ledger, LedgerError, Moment, store
+from exporter.model import Build, User
+from exporter.roster import Roster
+from exporter.servers import Server
+from exporter.telemetry import Telemetry
+
+Task = Literal["watch", "sweep", "import"]
+
+LONGEST_BACKOFF = 300.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Connected:
+    """A server that answered, and what reads it."""
+
+    server: Server
+    gaps: GapReader
+    follower: Follower
+
+
+class Watch:
+    """Watches one server: `cycle` is called every `poll` seconds and raises nothing."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        open_server: Callable[[], Server],
+        ledger: Ledger,
+        telemetry: Telemetry,
+        *,
+        series_retention: float,
+        changed: Callable[[set[int]], None],
+        stop: threading.Event,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings, self.name = settings, settings.name
+        self.roster = Roster(ledger, settings)
+        self.user: User | None = None
+        self.tried = False
+        """True once a first look ended, well or not."""
+        self.fault = ""
+        """Why the last look failed; empty while all is well."""
+        self._open_server = open_server
+        self._connected: Connected | None = None
+        self._ledger, self._telemetry = ledger, telemetry
+        self._clock, self._monotonic, self._stop = clock, monotonic, stop
+        self._intake = Intake(
+            ledger, self.roster, settings, telemetry, self._moment, series_retention, changed
+        )
+        self._faults = Faults(self.name, telemetry, settings.poll, monotonic)
+        self._swept = -float("inf")
+        self._feed: set[tuple[str, int]] = set()
+        self._cursor = ""
+        self._unlisted: set[str] = set()
+        self._failures, self._not_before = 0, 0.0
+        telemetry.add(self.name)
+
+    @property
+    def ended(self) -> int:
+        """Ends that this watch recorded."""
+        return self._intake.ended
+
+    @property
+    def server(self) -> Server | None:
+        """The server, once it answered."""
+        return self._connected.server if self._connected else None
+
+    def cycle(self) -> None:
+        """Looks once at the server, then reads history until the next look is due."""
+        began = self._monotonic()
+        if began < self._not_before or self._stop.is_set():
+            return
+        try:
+            self._touch()
+            connected = self._connect()
+            self.look(connected)
+            self._recover()
+            self._timed("import", lambda: self._import(connected, began + self.settings.poll))
+        except ServerError as error:
+            self._fail(error)
+        except LedgerError as error:
+            self._report(f"server {self.name}: polling stops: {error}")
+        finally:
+            self.tried = True
+
+    def close(self) -> None:
+        """Lets a request in flight fail at once, so that a cycle ends by itself."""
+        self._stop.set()
+        if self._connected is not None:
+            self._connected.server.session.close()
+
+    def look(self, connected: Connected) -> None:
+        """A sweep where one is due, then the feed and what follows from it."""
+        if self._monotonic() - self._swept >= self.settings.sweep:
+            self._timed("sweep", lambda: self._sweep(connected))
+        self._timed("watch", lambda: self._poll(connected))
+        session = connected.server.session
+        with self._ledger.transaction() as conn:
+            known = self.roster.greet(conn, self._moment())
+            known.last_poll, known.skew = self._clock(), session.skew
+            store.write_server(conn, known)
+        self._telemetry.up.labels(self.name).set(1)
+        self._telemetry.clock_skew.labels(self.name).set(session.skew)
+        self._telemetry.identify(self.name, connected.server.dialect, connected.server.version)
+
+    def _touch(self) -> None:
+        """Writes before it asks: while the ledger cannot be written, the server is left alone."""
+        if self.roster.server is None:
+            self.roster.load()
+        if self.roster.server is not None:
+            with self._ledger.transaction() as conn:
+                store.write_server(conn, self.roster.server)
+
+    def _connect(self) -> Connected:
+        if self._connected is None:
+            server = self._open_server()
+            self.user = server.whoami()
+            gaps = GapReader(server, self._intake)
+            follower = Follower(
+                server,
+                gaps,
+                self._faults,
+                self._intake,
+                self.roster,
+                self._ledger,
+                poll=self.settings.poll,
+                moment=self._moment,
+                monotonic=self._monotonic,
+                stop=self._stop,
+            )
+            self._connected = Connected(server, gaps, follower)
+        return self._connected
+
+    def _moment(self) -> Moment:
+        ours = self._clock()
+        skew = self._connected.server.session.skew if self._connected else 0.0
+        return Moment(ours, ours + skew)
+
+    def _sweep(self, connected: Connected) -> None:
+        """Compares every repo's newest build with the ledger: what a feed lost is found here."""
+        server = connected.server
+        self.user = server.whoami()
+        listed = server.repos()
+        wanted = self.roster.wanted(listed)
+        firsts = self.roster.first_builds(server, wanted)
+        try:
+            with self._ledger.transaction() as conn:
+                self.roster.update(conn, listed, firsts, server.limits.listing_delay, self._moment())
+        except LedgerError:
+            self.roster.load()
+            raise
+        self._unlisted |= self._intake.unlisted
+        self._take_newest(repo.newest for repo in wanted)
+        self._swept = self._monotonic()
+
+    def _poll(self, connected: Connected) -> None:
+        server = connected.server
+        rows, cursor = server.feed(self._cursor)
+        before, self._feed = self._feed, {(row.repo, row.number) for row in rows}
+        self._intake.take(rows)
+        if self._intake.unlisted - self._unlisted:
+            self._timed("sweep", lambda: self._sweep(connected))
+            self._intake.take(rows)
+        if before and not before & self._feed and len(rows) >= server.limits.feed_rows:
+            self._take_newest(repo.newest for repo in server.repos(brief=True))
+        self._cursor = cursor
+        connected.follower.follow(rows)
+
+        def go_on() -> bool:
+            return not self._stop.is_set()
+
+        self._read_gaps(connected, history=False, go_on=go_on)
+        connected.follower.read_ends(history=False, go_on=go_on)
+        self._tell_remaining(connected)
+
+    def _take_newest(self, newest: Iterable[Build | None]) -> None:
+        """Takes in those newest builds that read otherwise than what the ledger has.
+
+        An end that is still to be imported is left to the import.
+        """
+        with self._ledger.reading() as conn:
+            known = store.newest_ended(conn, self.name)
+            imports = {gap.repo_id: gap.high for gap in store.gaps_of(conn, self.name) if gap.history}
+        rows: list[Build] = []
+        for row in newest:
+            repo = self.roster.watched(row.repo) if row is not None else None
+            if row is None or repo is None:
+                continue
+            same = known.get(row.repo) == (row.number, row.started, row.finished)
+            if not row.ended or not (same or row.number <= imports.get(repo.id, 0)):
+                rows.append(row)
+        for at in range(0, len(rows), ROWS_AT_ONCE):
+            self._intake.take(rows[at : at + ROWS_AT_ONCE])
+
+    def _read_gaps(self, connected: Connected, *, history: bool, go_on: Callable[[], bool]) -> int:
+        """Reads on in every gap that is due: live ones to their end, of history one part each.
+
+        Returns how many parts were read.
+        """
+        with self._ledger.reading() as conn:
+            gaps = [gap for gap in store.gaps_of(conn, self.name) if gap.history is history]
+        cutoff = int(self._moment().server - self.settings.import_)
+        parts = 0
+        for gap in gaps:
+            repo, left = self.roster.by_id[gap.repo_id], gap
+            while go_on() and left.low <= left.high and self._faults.due(gap.id):
+                try:
+                    left = connected.gaps.read(repo, left, cutoff, go_on)
+                except ServerError as error:
+                    self._faults.bad(gap.id, repo, error)
+                    with self._ledger.transaction() as conn:
+                        store.write_gap(conn, replace(left, failed=True))
+                    break
+                self._faults.good(gap.id, repo)
+                parts += 1
+                if history:
+                    break
+        return parts
+
+    def _import(self, connected: Connected, until: float) -> None:
+        """Reads history, the newest of every repo first, until the next look is due."""
+        rate = self.settings.import_rate
+
+        def go_on() -> bool:
+            return not self._stop.is_set() and self._monotonic() < until
+
+        with connected.server.session.paced(1 / rate if rate else 0.0):
+            while go_on():
+                parts = self._read_gaps(connected, history=True, go_on=go_on)
+                parts += connected.follower.read_ends(history=True, go_on=go_on)
+                self._tell_remaining(connected)
+                if not parts:
+                    break
+
+    def _tell_remaining(self, connected: Connected) -> None:
+        with self._ledger.reading() as conn:
+            gaps = store.gaps_of(conn, self.name)
+        history = {gap.repo_id for gap in gaps if gap.history} | connected.follower.repos_with_history()
+        missing = sum(gap.high - gap.low + 1 for gap in gaps if gap.failed and not gap.history)
+        self._telemetry.import_remaining.labels(self.name).set(len(history))
+        self._telemetry.missing.labels(self.name).set(missing)
+
+    def _timed(self, task: Task, work: Callable[[], None]) -> None:
+        began = self._monotonic()
+        work()
+        self._telemetry.poll_duration.labels(self.name, task).observe(self._monotonic() - began)
+        self._telemetry.last_poll.labels(self.name, task).set(self._clock())
+
+    def _recover(self) -> None:
+        self._failures = 0
+        if self.fault:
+            log.info("server %s: polled again", self.name)
+        self.fault = ""
+
+    def _fail(self, error: ServerError) -> None:
+        """Leaves the server alone for a while: longer each time, to 5 minutes, or as long as it asks."""
+        if self._stop.is_set():
+            return
+        self._telemetry.failed(self.name, error.reason)
+        self._telemetry.up.labels(self.name).set(0)
+        delay = min(LONGEST_BACKOFF, self.settings.poll * 2 ** min(self._failures, 10))
+        self._failures += 1
+        jittered = delay * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load, guards nothing
+        self._not_before = self._monotonic() + max(jittered, error.retry_after or 0.0)
+        self._report(error.message)
+
+    def _report(self, fault: str) -> None:
+        if not self.fault:
+            log.error("%s", fault)
+        self.fault = fault
