@@ -9,7 +9,7 @@ import threading
 from array import array
 from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
 from typing import Protocol
 
@@ -46,6 +46,8 @@ class Body:
     cuts: Sequence[int]
     """Where the slices end, as places in `parts`."""
     length: int
+    tail: bytes = b""
+    """The last slice, which every scrape has of its own."""
 
     @classmethod
     def of(cls, parts: Sequence[bytes]) -> "Body":
@@ -53,23 +55,25 @@ class Body:
         ends = array("Q", accumulate(map(len, parts)))
         length = ends[-1] if ends else 0
         cuts = {bisect_left(ends, end) + 1 for end in range(SLICE, length, SLICE)}
-        return cls(parts, sorted(cuts | {len(parts)}), length)
+        return cls(parts, sorted(cuts | {len(parts)} - {0}), length)
 
-    def and_then(self, part: bytes) -> "Body":
-        """This body with one more slice at its end."""
-        return Body([*self.parts, part], [*self.cuts, len(self.parts) + 1], self.length + len(part))
+    def with_tail(self, tail: bytes) -> "Body":
+        """This body with a last slice."""
+        return replace(self, tail=tail)
 
     def __iter__(self) -> Iterator[bytes]:
         start = 0
         for end in self.cuts:
             yield b"".join(self.parts[start:end])
             start = end
+        if self.tail:
+            yield self.tail
 
     def __len__(self) -> int:
-        return self.length
+        return self.length + len(self.tail)
 
     def __bytes__(self) -> bytes:
-        return b"".join(self.parts)
+        return b"".join(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +175,11 @@ class Page:
             wanted = {self._names[name] for name in names if name in self._names}
             content = _Content(0, {f: parts for f, parts in content.families.items() if f in wanted}, {})
         if not gzip:
-            return content.body.and_then(tail)
+            return content.body.with_tail(tail)
         with self._building:
             if content.deflated is None:
                 content.deflated, content.checksum = _deflate(content.body)
-        return content.deflated.and_then(_gzip_end(content, tail))
+        return content.deflated.with_tail(_gzip_end(content, tail))
 
     def _replace(self, old: Sequence[int], new: Sequence[int]) -> None:
         for place, lines in enumerate(new):
@@ -207,7 +211,8 @@ class Page:
     ) -> _Content:
         shown = [row for row in rows if row.server not in hidden] if hidden else rows
         withdrawn = [row for row in rows if row.server in hidden] if hidden else []
-        every, current = _columns(rows, openmetrics), _columns(shown, openmetrics)
+        every = _columns(rows, openmetrics)
+        current = _columns(shown, openmetrics) if hidden else every
         families: dict[str, list[bytes]] = {}
         series: dict[str, int] = {}
         size = len(self._metrics)
