@@ -120,8 +120,9 @@ class Session:
         self._ca_file = ca_file
         self._requests.verify = str(ca_file) if ca_file else True
         self._requests.proxies = {"http": proxy, "https": proxy} if proxy else {}
-        for scheme in ("http://", "https://"):
-            self._requests.mount(scheme, BoundedAdapter(self._gate, system_trust=ca_file is None))
+        adapter = BoundedAdapter(self._gate, system_trust=parts.scheme == "https" and ca_file is None)
+        self._requests.mount("http://", adapter)
+        self._requests.mount("https://", adapter)
         self._headers = {
             "User-Agent": f"build-exporter/{__version__}",
             "Accept": "application/json",

@@ -1,6 +1,5 @@
 """The one interface through which builds are read, and what every dialect says of itself."""
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,18 +56,6 @@ class Server(Protocol):
 
         Comes first: elsewhere a wrong token is treated as none, and public repos still answer.
         """
-        ...
-
-    def now(self) -> float:
-        """The server's clock, in Unix seconds; ours before the first answer."""
-        ...
-
-    def paced(self, interval: float) -> AbstractContextManager[None]:
-        """Within it, the requests of this thread begin at least `interval` seconds apart."""
-        ...
-
-    def close(self) -> None:
-        """End a request that waits, and let every later one fail at once; any thread may call it."""
         ...
 
     def repos(self, *, brief: bool = False) -> list[Repo]:

@@ -1,0 +1,96 @@
+"""A server on loopback that answers what a real one answered once (tests/data/recordings)."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+RECORDINGS = Path(__file__).parent / "data" / "recordings"
+NOW = 1_795_600_000
+"""The clock of the server that replays: after all that was recorded."""
+UNKNOWN = {"status": 404, "headers": {}, "body": ""}
+
+
+@cache
+def recordings(system: str) -> dict[str, str]:
+    """The text of every recording of a system, by name."""
+    return {
+        path.stem: path.read_text(encoding="utf-8") for path in sorted((RECORDINGS / system).glob("*.json"))
+    }
+
+
+def recording(system: str, name: str) -> Any:
+    """One recording as a fresh value: `request`, `status`, `headers`, `body`."""
+    return json.loads(recordings(system)[name])
+
+
+@dataclass
+class Replay:
+    """What is answered to GET, by path with query, else by path alone; `asked` is what was asked."""
+
+    system: str
+    url: str = ""
+    answers: dict[str, Any] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    tokens: list[str | None] = field(default_factory=list)
+
+    def play(self, *names: str, at: str = "") -> "Replay":
+        """Answer these recordings where they were asked, or at another path."""
+        for name in names:
+            answer = recording(self.system, name)
+            self.answers[at or answer["request"]["path"]] = answer
+        return self
+
+    def serve(self, path: str, body: object, status: int = 200) -> "Replay":
+        """Answer this JSON value there, as the system would."""
+        headers = recording(self.system, "user")["headers"]
+        self.answers[path] = {"status": status, "headers": headers, "body": body}
+        return self
+
+    def answer_to(self, path: str) -> Any:
+        return self.answers.get(path) or self.answers.get(path.partition("?")[0]) or UNKNOWN
+
+
+@contextmanager
+def replaying(system: str, *names: str) -> Iterator[Replay]:
+    """A server of that system which answers the recordings of `names`."""
+    replay = Replay(system)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 16
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            replay.asked.append(self.path)
+            replay.tokens.append(self.headers.get("Authorization"))
+            answer = replay.answer_to(self.path)
+            is_text = not answer["headers"].get("Content-Type", "").startswith("application/json")
+            body = answer["body"] if is_text else json.dumps(answer["body"])
+            payload = body.encode("utf-8", "surrogatepass")
+            self.send_response_only(answer["status"])
+            self.send_header("Date", formatdate(NOW, usegmt=True))
+            for name, value in answer["headers"].items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        replay.url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield replay.play(*names)
+        finally:
+            server.shutdown()
+            thread.join()
