@@ -124,15 +124,35 @@ def failing(legs: tuple[Leg, ...], pick: int, exit_code: int = 1) -> tuple[Leg, 
     return (*legs[:which], broken, *legs[which + 1 :])
 
 
+def unbroken(legs: tuple[Leg, ...]) -> tuple[Leg, ...]:
+    """The same legs with no step that fails the build."""
+    return tuple(
+        replace(leg, steps=tuple(replace(s, exit_code=0) if s.bad else s for s in leg.steps)) for leg in legs
+    )
+
+
+def refusal(traits: Traits) -> str:
+    """What an `error` says: of the pipeline file, or (0.5) of the agent that could not prepare."""
+    return CONFIG_ERROR if traits.gates else PREPARE_ERROR
+
+
 def invent(
-    seed: int, repo: str, default_branch: str, number: int, traits: Traits, *, temper: int = 0
+    seed: int,
+    repo: str,
+    default_branch: str,
+    number: int,
+    traits: Traits,
+    *,
+    temper: int = 0,
+    restarts: bool = True,
 ) -> Build:
     """A build without times and id; `temper` raises the share of failures (out of 256).
 
-    A restarted build carries the commit, event and ref of the one before it.
+    A restarted build, where there are `restarts`, carries the commit, event and ref of the one
+    before it.
     """
     own = dice(seed, repo, number)
-    again = number > 1 and own[2] < 10 and _plain(dice(seed, repo, number - 1), number - 1)
+    again = restarts and number > 1 and own[2] < 10 and _plain(dice(seed, repo, number - 1), number - 1)
     roll = dice(seed, repo, number - 1) if again else own
     person = PEOPLE[roll[3] % len(PEOPLE)]
     legs = pipeline(hashlib.blake2b(repo.encode(), digest_size=1).digest()[0] % 6, traits.stages)
@@ -147,7 +167,7 @@ def invent(
     if build.outcome is Outcome.FAILURE:
         build.legs = failing(legs, own[5], 1 + own[6] % 3)
     elif build.outcome is Outcome.ERROR:
-        build.error = CONFIG_ERROR if traits.gates else PREPARE_ERROR
+        build.error = refusal(traits)
     elif build.outcome is Outcome.DECLINED:
         build.gated = True
     if again:

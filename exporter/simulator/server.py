@@ -1,7 +1,6 @@
 """Serving a simulated world over HTTP on loopback."""
 
 import asyncio
-import itertools
 import socket
 import struct
 import threading
@@ -28,7 +27,7 @@ TRANSPORT = "simulator.transport"
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Control = Callable[[Ask, bytes], Answer]
+Control = Callable[[Counter[tuple[str, str]], Ask, bytes], Answer]
 
 
 class _Protocol(HttpToolsProtocol):
@@ -60,7 +59,7 @@ class Application:
         raw = scope["raw_path"].decode("latin-1")
         ask = Ask(scope["method"], raw, read_query(scope["query_string"]), headers)
         if self._control and raw.startswith("/_sim/"):
-            await _send(send, self._control(ask, body), self.world.clock.now())
+            await _send(send, self._control(self.requests, ask, body), self.world.clock.now())
             return
         query = scope["query_string"].decode("latin-1")
         with self.world.moment() as now:
@@ -237,8 +236,3 @@ class Running:
 def serve(world: World, port: int = 0, control: Control | None = None) -> Running:
     """Serves `world` on loopback in a thread of its own, until `stop()` or the end of a `with`."""
     return Running(world, port, control)
-
-
-def route_counts(requests: Counter[tuple[str, str]]) -> dict[str, int]:
-    """The counter with one text for a key, to be sent as JSON."""
-    return {f"{method} {route}": n for (method, route), n in sorted(itertools.chain(requests.items()))}

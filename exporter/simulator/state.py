@@ -43,14 +43,14 @@ class Repo:
     """Minutes."""
     counter: int = 0
     """The highest number given out."""
-    history: History | None = None
+    history: History | None = field(default=None, repr=False)
     place: int = 0
-    live: dict[int, Build] = field(default_factory=dict)
-    holes: set[int] = field(default_factory=set)
-    overwritten: list[tuple[int, Build]] = field(default_factory=list)
+    live: dict[int, Build] = field(default_factory=dict, repr=False)
+    holes: set[int] = field(default_factory=set, repr=False)
+    overwritten: list[tuple[int, Build]] = field(default_factory=list, repr=False)
     """Runs that a restart in place replaced, with their number."""
     edits: int = 0
-    rows: dict[str, tuple[float, bytes]] = field(default_factory=dict)
+    rows: dict[str, tuple[float, bytes]] = field(default_factory=dict, repr=False)
     """Rendered rows, each with the time until which it holds; emptied by every change."""
 
     def get(self, number: int) -> Build | None:

@@ -7,13 +7,13 @@ from exporter.model import Status
 from exporter.simulator.builds import BLOCKED, PENDING, RUNNING, Build, Leg, Outcome, Person
 from exporter.simulator.history import DAY
 from exporter.simulator.invention import (
-    CONFIG_ERROR,
     PEOPLE,
-    PREPARE_ERROR,
     dice,
     failing,
     invent,
+    refusal,
     sha,
+    unbroken,
 )  # fmt: skip
 from exporter.simulator.state import Repo, State
 
@@ -63,11 +63,11 @@ class World(State):
             roll = dice(self.seed, repo, place.counter + 1)
             build = invent(self.seed, repo, place.default_branch, place.counter + 1, self.traits)
             build = Build(
-                id=0, number=0, created=now, queued=now, legs=tuple(legs) if legs else _whole(build.legs),
+                id=0, number=0, created=now, queued=now, legs=tuple(legs) if legs else unbroken(build.legs),
                 person=author or PEOPLE[roll[3] % len(PEOPLE)], event=event, branch=branch,
                 ref=f"refs/heads/{branch}", commit=commit or sha(roll), before=build.before, message=message,
                 title=title, by=by, environment=environment, cron=cron, parent=parent,
-                gated=place.gated if gated is None else gated,
+                gated=place.gated and self.traits.gates if gated is None else gated,
             )  # fmt: skip
             if event == "pull_request":
                 build.ref, build.source, build.action = f"refs/pull/{pull}/head", source, "opened"
@@ -201,9 +201,9 @@ class World(State):
         with self.moment(at) as now:
             place, old = self._find(repo, number)
             new = replace(
-                old, queued=now, started=None, finished=None, outcome=Outcome.SUCCESS, legs=_whole(old.legs),
-                error="", reviewed=None, reviewer="", gated=False, whole=False, reported=True,
-                edits=old.edits + 1,
+                old, queued=now, started=None, finished=None, outcome=Outcome.SUCCESS,
+                legs=unbroken(old.legs), error="", reviewed=None, reviewer="", gated=False, whole=False,
+                reported=True, edits=old.edits + 1,
             )  # fmt: skip
             if self.traits.restart_in_place and not fork:
                 self._expect(old, now, *Outcome)
@@ -332,17 +332,10 @@ class World(State):
             build.started = when if start is None else start
         build.outcome, build.finished = outcome, when
         if outcome is Outcome.ERROR:
-            build.error = build.error or (CONFIG_ERROR if self.traits.gates else PREPARE_ERROR)
+            build.error = build.error or refusal(self.traits)
         elif outcome is Outcome.FAILURE and not any(leg.bad for leg in build.legs):
             build.legs = failing(build.legs, build.number)
         self._changed(repo, build)
-
-
-def _whole(legs: tuple[Leg, ...]) -> tuple[Leg, ...]:
-    """The same legs with no step that fails the build."""
-    return tuple(
-        replace(leg, steps=tuple(replace(s, exit_code=0) if s.bad else s for s in leg.steps)) for leg in legs
-    )
 
 
 def _fail(leg: Leg, name: str, exit_code: int) -> Leg:

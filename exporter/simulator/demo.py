@@ -1,0 +1,65 @@
+"""The worlds that the demo shows: one server of each generation, with a past and a life."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from exporter.simulator.clock import Clock
+from exporter.simulator.history import DAY
+from exporter.simulator.life import Life
+from exporter.simulator.world import World
+
+LEGACY = ("billing", "ledger-sync", "invoice-pdf", "mailer", "reports", "sftp-gate", "vat-rates", "archive")
+PLATFORM = (
+    "gateway", "accounts", "search", "notifier", "web-shop", "warehouse", "pricing", "ops-tools",
+    "helm-charts", "docs",
+)  # fmt: skip
+CLOUD = (
+    "checkout", "storefront", "recommender", "mobile-api", "design-system", "payments", "catalog",
+    "edge-cache", "terraform", "qa-suite",
+)  # fmt: skip
+PAST = 14 * DAY
+"""How far back the history of the demo goes."""
+
+
+def demo_worlds(
+    now: float, *, clock: Clock | None = None, tick: Callable[[], float] = time.time, seed: int = 7
+) -> list[tuple[str, str, World]]:
+    """(name of the server, dialect, world) of three servers in which a build ends every few seconds.
+
+    Their clock stands at `now` (Unix seconds) and runs with `tick`, unless `clock` is given.
+    """
+    clock = clock or Clock.real(now - tick(), tick)
+    made = []
+    for name, dialect, owner, repos in (
+        ("legacy", "drone-0.5", "finance", LEGACY),
+        ("platform", "drone-0.8", "platform", PLATFORM),
+        ("cloud", "drone-1", "shop", CLOUD),
+    ):
+        seed += 1
+        branch = "main" if dialect == "drone-1" else "master"
+        world = World(dialect, clock=clock, seed=seed, default_branch=branch)
+        names = [f"{owner}/{repo}" for repo in repos]
+        for i, repo in enumerate(names):
+            # The busiest has a short time limit, so that some builds run into it while one looks.
+            world.add_repo(repo, private=i == 2, gated=i == 3, timeout=1 if i == 0 else 60)
+        world.add_repo(f"{owner}/empty")
+        life = Life(
+            world=world, repos=names, since=now - PAST, lively=now - 300, every=8.0, agents=7,
+            crons={names[1]: ("nightly", DAY), names[4]: ("smoke", 3600.0)},
+        )  # fmt: skip
+        # Its agent died three days ago: such a build stays open.
+        world.at(now - 3 * DAY, partial(_forgotten, world, names[-1]))
+        if world.traits.gates:
+            world.at(now - 60, partial(_waiting, world, names[3]))
+        life.begin()
+        made.append((name, dialect, world))
+    return made
+
+
+def _forgotten(world: World, repo: str, at: float) -> None:
+    world.start_build(repo, running=True, at=at)
+
+
+def _waiting(world: World, repo: str, at: float) -> None:
+    world.start_build(repo, event="pull_request", pull=42, gated=True, at=at)
