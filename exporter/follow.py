@@ -1,6 +1,5 @@
 """The builds of one server that are open, and those whose end is to be read singly."""
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from exporter.ledger import Ledger, Moment, is_live, store
 from exporter.ledger.runs import Run
 from exporter.ledger.schema import ENDING, OPEN
 from exporter.ledger.store import RepoState
+from exporter.log import logger
 from exporter.model import Build, Status, Word
 from exporter.roster import Roster
 from exporter.servers import Server
@@ -28,7 +28,7 @@ OLD, ASKED_AT_LEAST = 86_400.0, 3_600.0
 SERVER_FAULTS = frozenset({"refused", "dns", "tls", "limit"})
 """Reasons that concern the whole server; others on a repo's path concern that repo."""
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class Faults:
         self._attempts.pop(key, None)
         if repo.name in self._failing:
             self._failing.discard(repo.name)
-            log.info("server %s: repo %s can be read again", self._name, repo.name)
+            log.info("a repo can be read again", server=self._name, repo=repo.name)
 
     def bad(self, key: object, repo: RepoState, error: ServerError) -> Attempts:
         """It could not be read: counted, and tried again after longer and longer.
@@ -79,7 +79,7 @@ class Faults:
         self._telemetry.failed(self._name, error.reason)
         if repo.name not in self._failing:
             self._failing.add(repo.name)
-            log.warning("%s", error)
+            log.warning(str(error), server=self._name, repo=repo.name)
         now = self._monotonic()
         tries = self._attempts.setdefault(key, Attempts(now))
         tries.count += 1
@@ -214,4 +214,4 @@ class Follower:
                 if run.state == OPEN:
                     store.drop_run(conn, run)
         self._intake.changed({repo.id})
-        log.info("server %s: %s #%d is not there any more", self._roster.name, repo.name, number)
+        log.info("a build is not there any more", server=self._roster.name, repo=repo.name, number=number)

@@ -1,6 +1,5 @@
 """Answers of one server into the ledger: each in one transaction, with all that belongs to it."""
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import Connection
@@ -9,6 +8,7 @@ from exporter.config import ServerSettings
 from exporter.ledger import Ended, Ledger, LedgerError, Moment, Policy, record, store
 from exporter.ledger.schema import ENDING
 from exporter.ledger.store import RepoState
+from exporter.log import logger
 from exporter.model import Build, Event
 from exporter.roster import Roster
 from exporter.telemetry import Telemetry
@@ -16,7 +16,7 @@ from exporter.telemetry import Telemetry
 _CLOCK_SET_BACK = 300
 """Seconds by which a server's clock may be set back without its numbers being taken for new ones."""
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class Intake:
@@ -101,11 +101,12 @@ class Intake:
         if any(run.created == b.created for b in later for run in known.get(b.number, ()) if run.created):
             return
         log.warning(
-            "server %s: repo %s begins again at build %d: the server was rebuilt; "
-            "what was recorded stays and the new builds count",
-            self._name,
-            repo.name,
-            min(b.number for b in builds),
+            "a repo's build numbers begin again: the server was rebuilt; "
+            "what was recorded stays, and the new builds count",
+            server=self._name,
+            repo=repo.name,
+            number=min(b.number for b in builds),
+            known=repo.highest,
         )
         old = [run for run in store.unsettled(conn, self._name) if run.repo_id == repo.id]
         record(conn, repo, self.policy, [r.build(repo.name) for r in old if r.state == ENDING], now)

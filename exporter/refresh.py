@@ -1,20 +1,20 @@
 """Keeps the page true: renders what changed, what expired, and withdraws what is not known any more."""
 
 import heapq
-import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from exporter.exposition import Page
 from exporter.ledger import Ledger, LedgerError, Policy, RepoFacts
+from exporter.log import logger
 from exporter.metrics import METRICS, Sample
 from exporter.samples import View, repo_samples
 
 STALE = 600.0
 """Seconds after the last successful poll at which a server's gauges are withdrawn."""
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Refresher:
         self._servers: dict[str, Shown] = {}
         self._expiring: list[tuple[float, int]] = []
         self._expires: dict[int, float] = {}
+        self._due: set[int] = set()
         self._keys: dict[int, tuple[str, str]] = {}
         self._lock = threading.Lock()
 
@@ -55,18 +56,27 @@ class Refresher:
                 self._drop(repo_id)
 
     def refresh(self, repo_ids: Collection[int]) -> None:
-        """Renders these repos again."""
-        self._render(self._ledger.facts(list(repo_ids)))
+        """Renders these repos again; what cannot be read now is rendered once it can."""
+        with self._lock:
+            self._due.update(repo_ids)
+            due = list(self._due)
+        try:
+            self._render(self._ledger.facts(due))
+        except LedgerError as error:
+            log.warning("the page cannot be renewed", error=error)
+            return
+        with self._lock:
+            self._due.difference_update(due)
 
     def tick(self) -> None:
         """Renders what changed by time alone; to be called every few seconds."""
         now = self._clock()
-        due: set[int] = set()
         with self._lock:
             while self._expiring and self._expiring[0][0] <= now:
                 at, repo_id = heapq.heappop(self._expiring)
                 if self._expires.get(repo_id) == at:
-                    due.add(repo_id)
+                    self._due.add(repo_id)
+            due = bool(self._due)
             servers = dict(self._servers)
         for name, shown in servers.items():
             if now - shown.last_poll() > STALE:
@@ -74,13 +84,7 @@ class Refresher:
             else:
                 self._page.show(name)
         if due:
-            try:
-                self.refresh(due)
-            except LedgerError as error:
-                log.error("the page cannot be renewed: %s", error)
-                with self._lock:
-                    for repo_id in due:
-                        heapq.heappush(self._expiring, (self._expires[repo_id], repo_id))
+            self.refresh(())
 
     def measure(self) -> None:
         """Renews the ledger's own figures on the page."""

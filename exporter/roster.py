@@ -1,6 +1,5 @@
 """The repos of one server as the ledger knows them: how one comes, changes and goes."""
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ from exporter.config import ServerSettings
 from exporter.http import ServerError
 from exporter.ledger import Ledger, Moment, store
 from exporter.ledger.store import RepoState, ServerState
+from exporter.log import logger
 from exporter.model import Repo
 from exporter.servers import Server
 
@@ -17,7 +17,7 @@ GONE_SWEEPS = 3
 GONE_SECONDS = 30 * 60
 """A repo is gone when that many sweeps over that long did not list it (docs/metrics.md)."""
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class Roster:
@@ -68,8 +68,8 @@ class Roster:
         firsts: Mapping[str, int],
         listing_delay: int,
         now: Moment,
-    ) -> None:
-        """Takes in a sweep's list: what came, changed and went."""
+    ) -> set[int]:
+        """Takes in a sweep's list; returns the ids of the repos that came, changed or went."""
         known = self.greet(conn, now)
         counted_from = max(known.first_contact, known.last_sweep - listing_delay)
         changed: list[RepoState] = []
@@ -78,6 +78,7 @@ class Roster:
             if state is None:
                 young = firsts.get(repo.name, 0) > counted_from
                 state = self._adopt(conn, repo, counted_from if young else None, now)
+                changed.append(state)
             before = replace(state)
             if not state.watched:
                 self._take_back(conn, state, repo, now)
@@ -91,6 +92,7 @@ class Roster:
         store.write_repos(conn, changed)
         known.last_sweep = int(now.server)
         store.write_server(conn, known)
+        return {state.id for state in changed}
 
     def _adopt(self, conn: Connection, repo: Repo, counted_from: int | None, now: Moment) -> RepoState:
         """A repo that is seen for the first time, with its horizon and its history to be read.
@@ -151,9 +153,9 @@ class Roster:
             if state.missed_sweeps >= GONE_SWEEPS and now.ours - state.missed_since >= GONE_SECONDS:
                 state.gone = True
                 log.warning(
-                    "server %s: repo %s is not listed any more: its gauges are withdrawn",
-                    state.server,
-                    state.name,
+                    "a repo is not listed any more: its gauges are withdrawn",
+                    server=state.server,
+                    repo=state.name,
                 )
             yield state
 

@@ -5,7 +5,6 @@ a sweep compares every repo's newest build from time to time. Time that is left 
 to history. How each dialect is asked is in `exporter.servers`; its limits come from there as data.
 """
 
-import logging
 import random
 import threading
 import time
@@ -18,7 +17,8 @@ from exporter.follow import Faults, Follower
 from exporter.gaps import ROWS_AT_ONCE, GapReader
 from exporter.http import ServerError
 from exporter.intake import Intake
-from exporter.ledger import Ledger, LedgerError, Moment, store
+from exporter.ledger import Ledger, LedgerError, Moment, Policy, store
+from exporter.log import logger
 from exporter.model import Build, User
 from exporter.roster import Roster
 from exporter.servers import Server
@@ -28,7 +28,7 @@ Task = Literal["watch", "sweep", "import"]
 
 LONGEST_BACKOFF = 300.0
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(slots=True)
@@ -79,9 +79,14 @@ class Watch:
         telemetry.add(self.name)
 
     @property
-    def ended(self) -> int:
-        """Ends that this watch recorded."""
-        return self._intake.ended
+    def policy(self) -> Policy:
+        """What the configuration says of this server's builds."""
+        return self._intake.policy
+
+    @property
+    def ended(self) -> tuple[int, int]:
+        """Ends that this watch recorded, and how many of them moved counters."""
+        return self._intake.ended, self._intake.counted
 
     @property
     def server(self) -> Server | None:
@@ -102,7 +107,7 @@ class Watch:
         except ServerError as error:
             self._fail(error)
         except LedgerError as error:
-            self._report(f"server {self.name}: polling stops: {error}")
+            self._report(f"polling stops: {error}")
         finally:
             self.tried = True
 
@@ -168,10 +173,13 @@ class Watch:
         firsts = self.roster.first_builds(server, wanted)
         try:
             with self._ledger.transaction() as conn:
-                self.roster.update(conn, listed, firsts, server.limits.listing_delay, self._moment())
+                changed = self.roster.update(
+                    conn, listed, firsts, server.limits.listing_delay, self._moment()
+                )
         except LedgerError:
             self.roster.load()
             raise
+        self._intake.changed(changed)
         self._unlisted |= self._intake.unlisted
         self._take_newest(repo.newest for repo in wanted)
         self._swept = self._monotonic()
@@ -272,7 +280,7 @@ class Watch:
     def _recover(self) -> None:
         self._failures = 0
         if self.fault:
-            log.info("server %s: polled again", self.name)
+            log.info("the server is polled again", server=self.name)
         self.fault = ""
 
     def _fail(self, error: ServerError) -> None:
@@ -289,5 +297,5 @@ class Watch:
 
     def _report(self, fault: str) -> None:
         if not self.fault:
-            log.error("%s", fault)
+            log.error(fault, server=self.name)
         self.fault = fault

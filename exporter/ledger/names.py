@@ -5,13 +5,18 @@ name while it counts. What the rules of the configuration name takes no place.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from exporter.metrics import OTHER
 
 BRANCH, SERIES, STEP, ENVIRONMENT, CRON = "branch", "series", "step", "environment", "cron"
 PLACES = {BRANCH: 20, STEP: 50, ENVIRONMENT: 20, CRON: 20}
+
+
+def as_json(labels: Sequence[str]) -> str:
+    """The one spelling of several label values in a key."""
+    return json.dumps(labels, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class Names:
         """Notes that builds of `event` are counted under the label `branch`; True when that is new."""
         if built < self.now - self.policy.series_retention and not counted:
             return False
-        return self._use(SERIES, json.dumps([branch, event]), built, slot=False)
+        return self._use(SERIES, as_json([branch, event]), built, slot=False)
 
     def steps(self, names: Iterable[str], built: int) -> list[str]:
         """The labels of a build's steps, in their order."""

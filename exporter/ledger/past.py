@@ -14,7 +14,7 @@ from exporter.ledger.heads import (
     add_cron_end,
     add_environment_end,
 )
-from exporter.ledger.names import BRANCH, CRON, ENVIRONMENT, Names
+from exporter.ledger.names import BRANCH, CRON, ENVIRONMENT, Names, as_json
 from exporter.ledger.runs import Run
 from exporter.metrics import OTHER
 
@@ -38,7 +38,7 @@ class Past:
         head = BranchHead()
         for run in store.newest_ends(self._conn, self._repo_id, branch, event, REFOLDED):
             add_branch_end(head, run.point(), good=run.good, bad=run.bad)
-        self._heads[BRANCH, store.as_json([branch, event])] = head
+        self._heads[BRANCH, as_json([branch, event])] = head
 
     def rewrite(self, run: Run) -> None:
         """Folds anew what an end belongs to that now reads otherwise."""
@@ -80,7 +80,7 @@ class Past:
         )
 
     def _head(self, kind: str, labels: list[str], shape: type[Head]) -> Head:
-        key = (kind, store.as_json(labels))
+        key = (kind, as_json(labels))
         head = self._heads.get(key)
         if head is None:
             stored = self._stored.get(key)

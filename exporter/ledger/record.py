@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from exporter.ledger import store
 from exporter.ledger.counts import Addition, Series, Total, additions
-from exporter.ledger.names import BRANCH, ENVIRONMENT, SERIES, STEP, Names, Policy
+from exporter.ledger.names import BRANCH, ENVIRONMENT, SERIES, STEP, Names, Policy, as_json
 from exporter.ledger.past import Past
 from exporter.ledger.runs import Run, contradicts, is_news, match, new_run, take
 from exporter.ledger.schema import ENDING, OPEN, SETTLED
@@ -229,7 +229,7 @@ def _born(names: Names, addition: Addition, now: float) -> float:
         return now
     match addition.family:
         case "ci_builds_total" | "ci_build_duration_seconds":
-            since = names.since(SERIES, store.as_json(labels[:2]))
+            since = names.since(SERIES, as_json(labels[:2]))
         case "ci_steps_total" | "ci_step_duration_seconds":
             since = names.since(STEP, labels[0])
         case "ci_deployments_total":

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from exporter.ledger.counts import Series, Total
 from exporter.ledger.heads import Key
-from exporter.ledger.names import Name
+from exporter.ledger.names import Name, as_json
 from exporter.ledger.runs import COLUMNS, Run
 from exporter.ledger.schema import SETTLED, builds, gaps, heads, names, repos, servers, steps, totals
 from exporter.model import Status, Step
@@ -65,11 +65,6 @@ class Gap:
     high: int
     history: bool
     failed: bool
-
-
-def as_json(value: Sequence[str] | Sequence[int]) -> str:
-    """The one spelling of label values in a key."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def server_state(conn: Connection, name: str) -> ServerState | None:

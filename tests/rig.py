@@ -1,0 +1,155 @@
+"""One simulated server, a ledger on disk and a watch on it, with a clock that the test turns."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from exporter.config import Only, RepoFilter, ServerSettings
+from exporter.exposition import Page
+from exporter.ledger import Ledger
+from exporter.refresh import Refresher, Shown
+from exporter.servers.detect import open_server
+from exporter.simulator import Clock, Running, World, serve
+from exporter.telemetry import Telemetry
+from exporter.watch import Watch
+
+START = 1_795_500_000
+DAY = 86_400.0
+
+
+class TestStop(threading.Event):
+    """Where the watch would wait, the world's clock moves on instead."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.clock.advance(timeout or 0.0)
+        return self.is_set()
+
+
+@dataclass
+class Rig:
+    world: World
+    running: Running
+    ledger_path: Path
+    options: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock = self.world.clock
+        self.open()
+
+    def open(self) -> None:
+        """A process of the exporter begins."""
+        self.ledger = Ledger(f"sqlite:///{self.ledger_path}")
+        self.ledger.lock()
+        self.ledger.migrate()
+        self.telemetry = Telemetry()
+        self.page = Page(registry=self.telemetry.registry)
+        self.refresher = Refresher(self.page, self.ledger, abandoned_after=2 * DAY, clock=self.clock.now)
+        options = {
+            "name": "ci",
+            "url": self.running.url,
+            "public_url": "https://ci.example.com",
+            "token": SecretStr(self.world.token),
+            "poll": 15.0,
+            "sweep": 600.0,
+            "import_": 90 * DAY,
+            "import_rate": 0.0,
+            "timeout": 5.0,
+        }
+        self.settings = ServerSettings.model_validate(options | self.options)
+        self.watch = Watch(
+            self.settings,
+            lambda: open_server(self.settings, self.telemetry, clock=self.clock.now),
+            self.ledger,
+            self.telemetry,
+            series_retention=30 * DAY,
+            changed=self.refresher.refresh,
+            stop=TestStop(self.clock),
+            clock=self.clock.now,
+            monotonic=self.clock.now,
+        )
+        self.watch.roster.load()
+        self.refresher.show(
+            "ci",
+            Shown(
+                self.watch.policy,
+                lambda: self.watch.server.session.skew if self.watch.server else 0.0,
+                lambda: self.watch.roster.server.last_poll if self.watch.roster.server else 0.0,
+            ),
+        )
+
+    def close(self) -> None:
+        """The process ends, having let go of everything."""
+        self.watch.close()
+        self.ledger.close()
+
+    def restart(self) -> None:
+        self.close()
+        self.open()
+
+    def poll(self, seconds: float = 15.0) -> None:
+        """Time passes, then the server is looked at."""
+        self.clock.advance(seconds)
+        self.watch.cycle()
+        self.refresher.tick()
+
+    def good_poll(self, seconds: float = 15.0) -> None:
+        self.poll(seconds)
+        assert self.watch.fault == ""
+
+    def settle(self) -> None:
+        """What is new is shown: polls until the history is read and new series are let out."""
+        for _ in range(20):
+            self.good_poll()
+            if self.value("ci_import_repos_remaining") == 0:
+                break
+        self.good_poll(150)
+
+    def samples(self) -> dict[str, float]:
+        """The page: `family{label="value",...}` without `server` → value."""
+        found = {}
+        for family in text_string_to_metric_families(self.text()):
+            for sample in family.samples:
+                labels = {k: v for k, v in sample.labels.items() if k != "server"}
+                found[sample.name + str(sorted(labels.items()))] = sample.value
+        return found
+
+    def text(self) -> str:
+        return bytes(self.page.render(False, False)).decode()
+
+    def value(self, family: str, **labels: str) -> float | None:
+        """The value of one series; None where it is absent."""
+        return self.samples().get(family + str(sorted(labels.items())))
+
+    def counted(self, repo: str, status: str, branch: str = "main", event: str = "push") -> float | None:
+        return self.value("ci_builds_total", repo=repo, branch=branch, event=event, status=status)
+
+    def query(self, sql: str) -> list[tuple[object, ...]]:
+        with self.ledger.reading() as conn:
+            return [tuple(row) for row in conn.exec_driver_sql(sql)]
+
+
+@contextlib.contextmanager
+def rig(dialect: str, tmp_path: Path, world: World | None = None, **options: object) -> Iterator[Rig]:
+    """A rig on a world of its own, or on `world`."""
+    if world is None:
+        world = World(dialect, clock=Clock(START), seed=1)
+        world.add_repo("octo/hello", default_branch="main")
+    if "repos" in options:
+        options["repos"] = RepoFilter.model_validate(options["repos"])
+    if "only" in options:
+        options["only"] = Only.model_validate(options["only"])
+    with serve(world) as running:
+        made = Rig(world, running, tmp_path / "ledger.db", options)
+        try:
+            yield made
+        finally:
+            made.close()
