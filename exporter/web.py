@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from html import escape
 from http import HTTPStatus
 
-from anyio import to_thread
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -100,7 +100,7 @@ class _Metrics:
         gzip = accepts_gzip(request.headers.getlist("accept-encoding"))
         asked = request.query_params.getlist("name[]")
         try:
-            body = await to_thread.run_sync(
+            body = await run_in_threadpool(
                 self._render, openmetrics, gzip, frozenset(asked) if asked else None
             )
         except Exception:
@@ -145,7 +145,7 @@ async def _alive(_request: Request) -> Response:
 
 def _ready(failures: Callable[[], Sequence[str]]) -> Callable[[Request], Awaitable[Response]]:
     async def get(_request: Request) -> Response:
-        failing = await to_thread.run_sync(failures)
+        failing = await run_in_threadpool(failures)
         return _plain("\n".join(failing), 503) if failing else _plain("Ready.")
 
     return get
@@ -157,7 +157,7 @@ def _reloading(reload: Callable[[], str] | None) -> Callable[[Request], Awaitabl
             return _plain("Reloading over HTTP is off: set web.lifecycle to true.", 403)
         if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
             return _plain("Reloading is not for other sites' pages.", 403)
-        wrong = await to_thread.run_sync(reload)
+        wrong = await run_in_threadpool(reload)
         return _plain(wrong, 500) if wrong else _plain("Reloaded.")
 
     return post
