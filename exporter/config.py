@@ -28,6 +28,7 @@ from exporter import fields, yamlfile
 from exporter.metrics import METRICS
 from exporter.model import Event
 
+LEDGER = "sqlite:///build-exporter.db"
 ALWAYS_NAMED = ("main", "master", "release/*")
 
 
@@ -162,9 +163,9 @@ class LedgerSettings(Settings):
     """File that holds the address of the ledger, for one with a password."""
     url_env: str | None = None
     """Environment variable that holds the address of the ledger, instead of `url_file`."""
-    url: SecretStr = Field(default=None, validate_default=True)
+    url: SecretStr = Field(default=LEDGER, validate_default=True)
     """`sqlite:///FILE` (relative to the working directory; `sqlite:////FILE` from the root) or
-    `postgresql://USER@HOST/NAME`. The default is `sqlite:///build-exporter.db`."""
+    `postgresql://USER@HOST/NAME`."""
     retention: fields.LongDuration = Field(default="400d", validate_default=True)
     """How long builds are kept; counters do not fall when they go."""
     series_retention: fields.LongDuration = Field(default="30d", validate_default=True)
@@ -175,10 +176,10 @@ class LedgerSettings(Settings):
     @field_validator("url", mode="before")
     @classmethod
     def _read_url(cls, url: object, info: ValidationInfo) -> SecretStr:
-        inline = SecretStr(url) if isinstance(url, str) else url
-        if not isinstance(inline, SecretStr | None):
+        if not isinstance(url, str | SecretStr):
             raise fields.fault("url", "must be text")
-        read = fields.secret("url", inline, info) or SecretStr("sqlite:///build-exporter.db")
+        inline = url if isinstance(url, SecretStr) else SecretStr(url)
+        read = fields.secret("url", None if url == LEDGER else inline, info) or inline
         if not re.match(r"(sqlite:///.|postgresql(\+psycopg)?://.)", read.get_secret_value()):
             raise ValueError("must begin with sqlite:/// or postgresql://")
         return read
@@ -188,7 +189,7 @@ class WebSettings(Settings):
     """Where the exporter itself answers."""
 
     listen: fields.Listen = "127.0.0.1:9848"
-    """Address and port; `0.0.0.0:9848` is every address. docs/configuration.md says how to open it safely."""
+    """Address and port; `0.0.0.0:9848` is every address: read "Opening it safely" first."""
     config_file: fields.ExistingFile | None = None
     """File in the form of Prometheus's `--web.config.file`: TLS, client certificates, users."""
     lifecycle: StrictBool = False

@@ -83,8 +83,13 @@ servers:
     timeout: 1.5m
     ca_file: ca.pem
     proxy: http://proxy:3128
+web: {listen: "[::1]:0", lifecycle: true}
+metrics: {disable: [ci_steps_total]}
 """
-    (drone,) = read(tmp_path, text).servers
+    config = read(tmp_path, text)
+    assert (config.web.host, config.web.port, config.web.lifecycle) == ("::1", 0, True)
+    assert config.metrics.disable == ("ci_steps_total",)
+    (drone,) = config.servers
     assert (drone.url, drone.public_url) == ("http://[::1]:8000/ci", "https://ci.example.com")
     assert drone.token is not None
     assert drone.token.get_secret_value() == SECRET

@@ -1,0 +1,52 @@
+# `make run` starts the exporter, `make test` runs all tests. Both need python3 (3.11 or newer), its venv
+# module, and on the first run a way to PyPI.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: run demo test check bench docs test-tools clean
+
+# config.yaml where there is one, else simulated servers.
+run: .venv/run.stamp
+	@if [ -e config.yaml ]; then exec $(BIN)/build-exporter run --config config.yaml; \
+	else exec $(BIN)/build-exporter demo; fi
+
+demo: .venv/run.stamp
+	@exec $(BIN)/build-exporter demo
+
+test: .venv/test.stamp
+	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+check: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/build.py --check
+	$(BIN)/pytest tests/test_layout.py
+
+bench: .venv/test.stamp
+	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+# Writes the tables of docs/ anew.
+docs: .venv/test.stamp
+	$(BIN)/python docs/build.py
+
+# Programs that some tests run (Debian, as root); without them those tests are skipped and named.
+test-tools:
+	.ci/install-tools
+
+clean:
+	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("build-exporter needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) install --editable .
+	@touch $@
+
+.venv/test.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) install --editable '.[dev]'
+	@touch $@ .venv/run.stamp

@@ -1,0 +1,121 @@
+"""What the pages say is what the program does."""
+
+import re
+import runpy
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from programs import needs, path_of
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter.config import load
+from exporter.metrics import METRICS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("grafana/*.md")))
+TOKENS = {"DRONE_TOKEN": "a", "OLD_DRONE_TOKEN": "b"}
+PARTS = re.compile(r"_(bucket|sum|count)$")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for named, block in found if named == language]
+
+
+def family_of(name: str) -> str:
+    return name if name in METRICS else PARTS.sub("", name)
+
+
+def test_tables_of_settings_and_metrics_are_up_to_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = runpy.run_path(str(ROOT / "docs/build.py"))
+    assert build["main"](check=True) == 0, capsys.readouterr().err
+
+
+def test_a_stale_or_missing_table_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build = runpy.run_path(str(ROOT / "docs/build.py"))
+    build["main"].__globals__["DOCS"] = tmp_path
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table log -->\n| old |\n<!-- end -->\n")
+    assert build["main"](check=True) == 1
+    told = capsys.readouterr().err
+    assert "page.md is stale" in told
+    assert "no page has the table ledger" in told
+    build["main"](check=False)
+    assert "| `level` | `info` |" in page.read_text()
+
+
+def test_every_family_is_documented() -> None:
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    assert [name for name in METRICS if f"| `{name}` |" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_only_families_that_exist(page: Path) -> None:
+    names = set(re.findall(r"\bci_[a-z_]+\b", page.read_text(encoding="utf-8")))
+    assert {name for name in names if family_of(name) not in METRICS} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_the_sample_of_the_readme_is_what_the_page_looks_like() -> None:
+    (sample,) = [block for block in blocks(ROOT / "README.md", "") if block.startswith("ci_")]
+    lines = [line for family in text_string_to_metric_families(sample) for line in family.samples]
+    assert len(lines) == 5
+    for line in lines:
+        labels = tuple(label for label in line.labels if label != "le")
+        assert labels == METRICS[family_of(line.name)].labels
+
+
+def test_the_example_configuration_loads() -> None:
+    config = load(ROOT / "config.example.yaml", TOKENS)
+    assert [server.name for server in config.servers] == ["drone", "old-drone"]
+
+
+def test_the_example_configuration_loads_with_all_that_it_leaves_out(tmp_path: Path) -> None:
+    lines = (ROOT / "config.example.yaml").read_text(encoding="utf-8").splitlines()
+    whole = [re.sub(r"^# (?=[a-z]+:$|  )", "", line) for line in lines]
+    (tmp_path / "web.yaml").touch()
+    (tmp_path / "config.yaml").write_text("\n".join(whole))
+    config = load(tmp_path / "config.yaml", TOKENS)
+    assert config.metrics.disable == ("ci_step_duration_seconds",)
+    assert config.web.config_file == tmp_path / "web.yaml"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/configuration.md"])
+def test_configurations_of_the_pages_load(name: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    found = [block for block in blocks(ROOT / name, "yaml") if block.startswith("servers:")]
+    for block in found:
+        (tmp_path / "config.yaml").write_text(re.sub(r"/run/secrets/\w+", "token", block))
+        assert load(tmp_path / "config.yaml", {}).servers[0].name == "drone"
+    assert found
+
+
+@needs("promtool")
+def test_queries_of_the_pages_are_valid(tmp_path: Path) -> None:
+    queries = [query for page in PAGES for query in blocks(page, "promql")]
+    rules = [{"record": f"question:{place}", "expr": query} for place, query in enumerate(queries)]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "pages", "rules": rules}]}))
+    command = [str(path_of("promtool")), "check", "rules", str(tmp_path / "rules.yaml")]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert checked.returncode == 0, checked.stderr
+    assert f"{len(queries)} rules found" in checked.stdout
+
+
+@needs("promtool")
+def test_the_scrape_snippet_is_a_valid_configuration(tmp_path: Path) -> None:
+    (snippet,) = [b for b in blocks(ROOT / "README.md", "yaml") if b.startswith("scrape_configs:")]
+    (tmp_path / "prometheus.yml").write_text(snippet)
+    command = [str(path_of("promtool")), "check", "config", str(tmp_path / "prometheus.yml")]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert checked.returncode == 0, checked.stderr
