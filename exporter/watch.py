@@ -27,6 +27,8 @@ from exporter.telemetry import Telemetry
 Task = Literal["watch", "sweep", "import"]
 
 LONGEST_BACKOFF = 300.0
+IMPORT_SHARE = 0.9
+"""Of the time between two looks, so that the next one is never late."""
 
 log = logger(__name__)
 
@@ -59,6 +61,8 @@ class Watch:
         self.settings, self.name = settings, settings.name
         self.roster = Roster(ledger, settings)
         self.user: User | None = None
+        self.history_left = 0
+        """Build numbers of history that are still to be read."""
         self.tried = False
         """True once a first look ended, well or not."""
         self.fault = ""
@@ -93,8 +97,8 @@ class Watch:
         """The server, once it answered."""
         return self._connected.server if self._connected else None
 
-    def cycle(self) -> None:
-        """Looks once at the server, then reads history until the next look is due."""
+    def cycle(self, *, history: bool = True) -> None:
+        """Looks once at the server, then reads history until shortly before the next look is due."""
         began = self._monotonic()
         if began < self._not_before or self._stop.is_set():
             return
@@ -103,7 +107,9 @@ class Watch:
             connected = self._connect()
             self.look(connected)
             self._recover()
-            self._timed("import", lambda: self._import(connected, began + self.settings.poll))
+            if history:
+                until = began + self.settings.poll * IMPORT_SHARE
+                self._timed("import", lambda: self._import(connected, until))
         except ServerError as error:
             self._fail(error)
         except LedgerError as error:
@@ -268,6 +274,7 @@ class Watch:
             gaps = store.gaps_of(conn, self.name)
         history = {gap.repo_id for gap in gaps if gap.history} | connected.follower.repos_with_history()
         missing = sum(gap.high - gap.low + 1 for gap in gaps if gap.failed and not gap.history)
+        self.history_left = sum(gap.high - gap.low + 1 for gap in gaps if gap.history)
         self._telemetry.import_remaining.labels(self.name).set(len(history))
         self._telemetry.missing.labels(self.name).set(missing)
 
