@@ -259,36 +259,47 @@ def _leg_at(build: Build, leg: Leg, window: _Window, now: float) -> LegState:
 def _steps_at(
     leg: Leg, begin: float, end: float | None, now: float, cut: Outcome | None
 ) -> tuple[StepState, ...]:
-    """The steps of a leg that began, `cut`: how it is stopped at `end` while its second step runs."""
-    over = end is not None and now >= end
-    runs = _running_order(leg, cut is not None or end is None)
-    total = sum(step.weight for step in runs)
+    """The steps of a leg that began, `cut`: how what runs at `end` is stopped."""
     states = {}
-    at = begin
-    for i, step in enumerate(runs):
-        last = i == len(runs) - 1
-        if end is None:
-            stop = math.inf if last else begin + 1
-        else:
-            stop = end if last else at + (end - begin) * step.weight / total
-        if now < at:
+    for step, start, stop in _times(leg, begin, end, cut is not None):
+        if now < start:
             states[step.name] = StepState(step, PENDING)
         elif now < stop:
-            states[step.name] = StepState(step, RUNNING, int(at))
-        elif cut is not None and last:
-            states[step.name] = StepState(step, cut, int(at), int(stop))
+            states[step.name] = StepState(step, RUNNING, int(start))
+        elif cut is not None and stop == end:
+            states[step.name] = StepState(step, cut, int(start), int(stop))
         else:
             word = Outcome.FAILURE if step.exit_code else Outcome.SUCCESS
-            states[step.name] = StepState(step, word, int(at), int(stop))
-        at = stop
-    rest = Outcome.SKIPPED if over else PENDING
+            states[step.name] = StepState(step, word, int(start), int(stop))
+    rest = Outcome.SKIPPED if end is not None and now >= end else PENDING
     return tuple(states.get(step.name) or StepState(step, rest) for step in leg.steps)
 
 
-def _running_order(leg: Leg, unfinished: bool) -> list[StepPlan]:
+def _times(leg: Leg, begin: float, end: float | None, cut: bool) -> list[tuple[StepPlan, float, float]]:
+    """(step, start, stop) of the steps that begin.
+
+    Where the end is not known or comes from outside, the first step takes a second and the next
+    one all that is left.
+    """
+    if cut or end is None:
+        last = math.inf if end is None else end
+        first, *rest = leg.steps
+        if not rest or begin + 1 >= last:
+            return [(first, begin, last)]
+        return [(first, begin, begin + 1), (rest[0], begin + 1, last)]
+    runs = _running_order(leg)
+    total = sum(step.weight for step in runs)
+    times = []
+    at = begin
+    for step in runs:
+        stop = end if step is runs[-1] else at + (end - begin) * step.weight / total
+        times.append((step, at, stop))
+        at = stop
+    return times
+
+
+def _running_order(leg: Leg) -> list[StepPlan]:
     """The steps that begin: all up to one that fails, and those that run after a failure too."""
-    if unfinished:
-        return list(leg.steps[:2])
     runs = []
     failed = False
     for step in leg.steps:

@@ -91,11 +91,11 @@ def _step(build: Build, pid: int, ppid: int, step: StepState, now: float) -> Row
             state, code, stopped = ("killed", 137, stopped) if build.whole else (RUNNING, 0, 0)
     elif step.state == Outcome.KILLED:
         code = 137
+    elif step.state == Outcome.SKIPPED and build.whole:
+        state, code, started = "killed", 137, build.finished_at(now)
+        stopped = started
     elif step.state == Outcome.SKIPPED and build.settling(now):
         state = PENDING
-        if build.whole:
-            state, code, started = "killed", 137, build.finished_at(now)
-            stopped = started
     return _proc(
         build, pid, ppid, step.plan.name, state, code, start_time=started, end_time=stopped,
         machine="agent-1" if started and not (build.whole and state == "killed") else "",

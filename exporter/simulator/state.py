@@ -276,10 +276,7 @@ class State:
     def newest(self, wanted: Callable[[Repo], bool]) -> Iterator[tuple[Repo, Build]]:
         """The builds of all wanted repos, newest id first."""
         live = ((i, repo, number) for i, repo, number in reversed(self._live))
-        old = (
-            ((i, repos[place], number) for i, place, number in history.newest())
-            for history, repos in self._histories
-        )
+        old = [_of_repos(history, repos) for history, repos in self._histories]
         seen = -1
         for build_id, repo, number in heapq.merge(live, *old, key=lambda row: row[0], reverse=True):
             if build_id == seen or self.by_id.get(repo.id) is not repo or not wanted(repo):
@@ -319,3 +316,8 @@ class State:
             self._open.pop(build.id, None)
         repo.holes.add(number)
         self.touch(repo)
+
+
+def _of_repos(history: History, repos: Sequence[Repo]) -> Iterator[tuple[int, Repo, int]]:
+    """(id, repo, number) of every build of a history, newest first."""
+    return ((build_id, repos[place], number) for build_id, place, number in history.newest())
