@@ -39,6 +39,7 @@ class Refresher:
         self._expiring: list[tuple[float, int]] = []
         self._expires: dict[int, float] = {}
         self._due: set[int] = set()
+        self._unshown: set[str] = set()
         self._keys: dict[int, tuple[str, str]] = {}
         self._lock = threading.Lock()
 
@@ -46,7 +47,8 @@ class Refresher:
         """Puts all repos of a server on the page."""
         with self._lock:
             self._servers[server] = shown
-        self._render(self._ledger.facts(server=server))
+            self._unshown.add(server)
+        self._show()
 
     def forget(self, server: str) -> None:
         """Takes a server off the page."""
@@ -83,8 +85,19 @@ class Refresher:
                 self._page.hide(name)
             else:
                 self._page.show(name)
+        self._show()
         if due:
             self.refresh(())
+
+    def _show(self) -> None:
+        """Renders servers as a whole that were not rendered yet."""
+        for server in list(self._unshown):
+            try:
+                self._render(self._ledger.facts(server=server))
+            except LedgerError as error:
+                log.warning("the page cannot be renewed", error=error)
+                return
+            self._unshown.discard(server)
 
     def measure(self) -> None:
         """Renews the ledger's own figures on the page."""

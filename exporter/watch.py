@@ -67,6 +67,9 @@ class Watch:
         """True once a first look ended, well or not."""
         self.fault = ""
         """Why the last look failed; empty while all is well."""
+        self.idle = threading.Event()
+        """Set while no cycle runs."""
+        self.idle.set()
         self._open_server = open_server
         self._connected: Connected | None = None
         self._ledger, self._telemetry = ledger, telemetry
@@ -102,6 +105,7 @@ class Watch:
         began = self._monotonic()
         if began < self._not_before or self._stop.is_set():
             return
+        self.idle.clear()
         try:
             self._touch()
             connected = self._connect()
@@ -116,6 +120,23 @@ class Watch:
             self._report(f"polling stops: {error}")
         finally:
             self.tried = True
+            self.idle.set()
+
+    def skew(self) -> float:
+        """The server's clock minus ours in seconds, as last known."""
+        if self._connected is not None:
+            return self._connected.server.session.skew
+        return self.roster.server.skew if self.roster.server else 0.0
+
+    def last_poll(self) -> float:
+        """When it was last looked at with success, by this process or one before (our clock)."""
+        return self.roster.server.last_poll if self.roster.server else 0.0
+
+    def load(self) -> None:
+        """Reads what the ledger has of the server; raises `LedgerError`."""
+        self.roster.load()
+        if self.last_poll():
+            self._telemetry.last_poll.labels(self.name, "watch").set(self.last_poll())
 
     def close(self) -> None:
         """Lets a request in flight fail at once, so that a cycle ends by itself."""
@@ -140,7 +161,7 @@ class Watch:
     def _touch(self) -> None:
         """Writes before it asks: while the ledger cannot be written, the server is left alone."""
         if self.roster.server is None:
-            self.roster.load()
+            self.load()
         if self.roster.server is not None:
             with self._ledger.transaction() as conn:
                 store.write_server(conn, self.roster.server)
@@ -167,8 +188,7 @@ class Watch:
 
     def _moment(self) -> Moment:
         ours = self._clock()
-        skew = self._connected.server.session.skew if self._connected else 0.0
-        return Moment(ours, ours + skew)
+        return Moment(ours, ours + self.skew())
 
     def _sweep(self, connected: Connected) -> None:
         """Compares every repo's newest build with the ledger: what a feed lost is found here."""

@@ -76,13 +76,13 @@ class Rig:
             clock=self.clock.now,
             monotonic=self.clock.now,
         )
-        self.watch.roster.load()
+        self.watch.load()
         self.refresher.show(
             "ci",
             Shown(
                 self.watch.policy,
-                lambda: self.watch.server.session.skew if self.watch.server else 0.0,
-                lambda: self.watch.roster.server.last_poll if self.watch.roster.server else 0.0,
+                self.watch.skew,
+                self.watch.last_poll,
             ),
         )
 

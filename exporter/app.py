@@ -1,0 +1,181 @@
+"""The whole exporter in one process: ledger, watches, page and listener, begun and ended in order."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.access import Access, Guard
+from exporter.config import Config, ConfigError, ServerSettings
+from exporter.exposition import Body, Page
+from exporter.ledger import Ledger
+from exporter.listener import Listener
+from exporter.log import logger
+from exporter.refresh import Refresher, Shown
+from exporter.schedule import Schedule
+from exporter.servers.detect import open_server
+from exporter.telemetry import Telemetry
+from exporter.watch import Watch
+from exporter.web import build_app
+
+TICK, MEASURE, PRUNE = 5.0, 300.0, 3600.0
+"""Seconds between two looks at what time alone changes, at the ledger's size, at what is to be pruned."""
+GRACE = 3.0
+"""Seconds that cycles have to end in; then what they read is read again by the next process."""
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Everything that one configuration set going."""
+
+    config: Config
+    page: Page
+    refresher: Refresher
+    watches: tuple[Watch, ...]
+    schedule: Schedule
+    stop: threading.Event
+
+
+class App:
+    """The exporter; `start` it, then `stop` it once."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        load: Callable[[], Config] | None = None,
+        listen: str | None = None,
+        web_config: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`load` reads the configuration anew; `listen` and `web_config` take the place of its own.
+
+        Raises `LedgerError` and `WebConfigError`.
+        """
+        self._load, self._clock = load, clock
+        self._reloading = threading.Lock()
+        self.telemetry = Telemetry(created=config.metrics.created)
+        self.ledger = Ledger(config.ledger.url.get_secret_value())
+        web_config = web_config or config.web.config_file
+        access = Access(web_config) if web_config else None
+        web = build_app(self._render, self.failures, self.reload if config.web.lifecycle else None)
+        self.listener = Listener(
+            listen or config.web.listen,
+            Guard(web, access) if access else web,
+            tls=access.tls if access else None,
+            allowed=access.allows if access else None,
+        )
+        self.tls = access is not None and access.tls is not None
+        self.ledger.lock()
+        self.ledger.migrate()
+        self.work = self._prepare(config)
+        for watch in self.work.watches:
+            watch.load()
+
+    def start(self) -> None:
+        """Begins to watch and to answer; raises `ListenError`."""
+        self.listener.start()
+        self.work.schedule.start()
+        watched = [f"{watch.name} ({watch.settings.url})" for watch in self.work.watches]
+        log.info(
+            "watching",
+            servers=watched,
+            repos=sum(len(watch.roster.repos) for watch in self.work.watches),
+            listen=self.listener.address,
+            ledger=self.ledger.place,
+        )
+
+    def stop(self) -> None:
+        """Ends within 5 seconds; what was read is in the ledger, whole transactions at a time."""
+        self._end(self.work)
+        self.listener.stop(1.0)
+        self.ledger.close()
+
+    def failures(self) -> list[str]:
+        """What keeps the exporter from being ready, a line each; nothing while it is."""
+        watches = self.work.watches
+        untried = [f"server {watch.name}: not tried yet" for watch in watches if not watch.tried]
+        ledger = [self.ledger.fault] if self.ledger.fault else []
+        if not untried and not ledger:
+            return []
+        return ledger + untried + [f"server {w.name}: {w.fault}" for w in watches if w.fault]
+
+    def reload(self) -> str:
+        """Puts the configuration as it is now in force; returns what is wrong with it, or nothing."""
+        if self._load is None:
+            return "there is no configuration file to load"
+        with self._reloading:
+            try:
+                config = self._load()
+                old = self.work.config
+                fixed = [
+                    key
+                    for key, before, after in (
+                        ("ledger.url", old.ledger.url, config.ledger.url),
+                        ("web", old.web, config.web),
+                        ("metrics.created", old.metrics.created, config.metrics.created),
+                    )
+                    if before != after
+                ]
+                if fixed:
+                    raise ConfigError([f"{key}: takes a restart to change" for key in fixed])
+            except ConfigError as error:
+                log.warning("the configuration was not loaded: the old one stays", error=error)
+                return str(error)
+            self._end(self.work)
+            work = self._prepare(config)
+            for name in {w.name for w in self.work.watches} - {w.name for w in work.watches}:
+                self.telemetry.forget(name)
+            self.work = work
+            work.schedule.start()
+            log.info("the configuration was loaded", servers=[watch.name for watch in work.watches])
+            return ""
+
+    def _render(self, openmetrics: bool, gzip: bool, names: frozenset[str] | None) -> Body:
+        return self.work.page.render(openmetrics, gzip, names)
+
+    def _prepare(self, config: Config) -> Work:
+        """All that a configuration asks for, with the page as the ledger has it; nothing runs yet."""
+        page = Page(
+            disabled=frozenset(config.metrics.disable),
+            created=config.metrics.created,
+            registry=self.telemetry.registry,
+        )
+        refresher = Refresher(
+            page, self.ledger, abandoned_after=config.ledger.abandoned_after, clock=self._clock
+        )
+        stop = threading.Event()
+        watches = tuple(self._watch(settings, config, refresher, stop) for settings in config.servers)
+        schedule = Schedule()
+        schedule.watch((watch.name, watch.settings.poll, watch.cycle) for watch in watches)
+        schedule.every(TICK, refresher.tick, name="tick", after=TICK)
+        schedule.every(MEASURE, refresher.measure, name="measure")
+        return Work(config, page, refresher, watches, schedule, stop)
+
+    def _watch(
+        self, settings: ServerSettings, config: Config, refresher: Refresher, stop: threading.Event
+    ) -> Watch:
+        watch = Watch(
+            settings,
+            lambda: open_server(settings, self.telemetry, clock=self._clock),
+            self.ledger,
+            self.telemetry,
+            series_retention=config.ledger.series_retention,
+            changed=refresher.refresh,
+            stop=stop,
+            clock=self._clock,
+        )
+        refresher.show(settings.name, Shown(watch.policy, watch.skew, watch.last_poll))
+        return watch
+
+    def _end(self, work: Work) -> None:
+        work.stop.set()
+        work.schedule.stop()
+        for watch in work.watches:
+            watch.close()
+        deadline = time.monotonic() + GRACE
+        for watch in work.watches:
+            watch.idle.wait(max(0.0, deadline - time.monotonic()))
