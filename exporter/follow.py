@@ -152,6 +152,11 @@ class Follower:
             self._read(repo, number, last_word=True)
         return read
 
+    @property
+    def open(self) -> int:
+        """Builds that are known to be open."""
+        return sum(1 for _ in self._unsettled(OPEN))
+
     def repos_with_history(self) -> set[int]:
         """The repos that have ends of history to be read."""
         return {repo.id for repo, run in self._unsettled(ENDING) if not is_live(repo, run)}

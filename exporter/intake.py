@@ -19,6 +19,15 @@ _CLOCK_SET_BACK = 300
 log = logger(__name__)
 
 
+def policy_of(settings: ServerSettings, series_retention: float) -> Policy:
+    """What the configuration says of a server's builds."""
+    return Policy(
+        names_branch=settings.names_branch,
+        counts=lambda event, branch: settings.counts(Event(event), branch),
+        series_retention=series_retention,
+    )
+
+
 class Intake:
     """Writes builds of one server; `wanted` are the numbers that only their single build explains."""
 
@@ -39,11 +48,7 @@ class Intake:
         self._moment = moment
         self.changed = changed
         self._since = moment().ours
-        self.policy = Policy(
-            names_branch=settings.names_branch,
-            counts=lambda event, branch: settings.counts(Event(event), branch),
-            series_retention=series_retention,
-        )
+        self.policy = policy_of(settings, series_retention)
         self.ended = self.counted = 0
         """Ends settled by this process, and those of them that moved counters."""
         self.wanted: set[tuple[int, int]] = set()

@@ -122,6 +122,11 @@ class Watch:
             self.tried = True
             self.idle.set()
 
+    @property
+    def open(self) -> int:
+        """Builds that are known to be open."""
+        return self._connected.follower.open if self._connected else 0
+
     def skew(self) -> float:
         """The server's clock minus ours in seconds, as last known."""
         if self._connected is not None:

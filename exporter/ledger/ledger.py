@@ -110,6 +110,13 @@ class Ledger:
             except TooNewError as error:
                 raise LedgerError(f"ledger: {self.place}: {error}; start the later version") from error
 
+    def exists(self) -> bool:
+        """True when it was made already; looking makes none."""
+        if self._sqlite and not Path(self._url.database or "").exists():
+            return False
+        with self.reading() as conn:
+            return self._engine.dialect.has_table(conn, builds.name)
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A transaction that writes: all of it is kept, or nothing; one at a time."""

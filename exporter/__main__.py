@@ -1,0 +1,5 @@
+"""`python -m exporter` is the command `build-exporter`."""
+
+from exporter.cli import main
+
+main()

@@ -1,0 +1,97 @@
+"""`build-exporter check`: is the configuration right, and what would be watched?"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from exporter.cli.common import BAD, GOOD, SERVER, console, say, with_config
+from exporter.cli.run import set_up_log
+from exporter.config import ServerSettings, load
+from exporter.http import ServerError
+from exporter.servers import Server
+from exporter.servers.detect import open_server
+from exporter.telemetry import Telemetry
+
+LARGEST_SKEW = 60.0
+"""Seconds by which a server's clock may be off before it is worth a word."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What one server said; `bad` is what has to be mended, `notes` what is good to know."""
+
+    dialect: str = ""
+    version: str = ""
+    user: str = ""
+    rights: str = ""
+    repos: str = ""
+    bad: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    refused: bool = False
+
+
+@click.command()
+@with_config
+def check(config_path: Path) -> int:
+    """Try the configuration: each server's version, user and rights, and which repos are watched."""
+    config = load(config_path)
+    set_up_log(config)
+    telemetry = Telemetry()
+    reports = [(settings, look(settings, telemetry)) for settings in config.servers]
+    table = Table(
+        "server", "dialect", "version", "user", "rights", "repos watched", "to fix", show_lines=True
+    )
+    for settings, report in reports:
+        fix = Text("\n".join(report.bad) or "nothing", style="red" if report.bad else "green")
+        cells = (report.dialect, report.version, report.user, report.rights, report.repos)
+        table.add_row(Text(settings.name), *map(Text, cells), fix)
+    console().print(table)
+    for settings, report in reports:
+        for note in report.notes:
+            say(f"{settings.name}: {note}")
+    if any(report.refused for _, report in reports):
+        return SERVER
+    return BAD if any(report.bad for _, report in reports) else GOOD
+
+
+def look(settings: ServerSettings, telemetry: Telemetry) -> Report:
+    """Asks one server everything that a first poll would ask."""
+    report = Report(dialect=settings.dialect)
+    try:
+        server = open_server(settings, telemetry)
+        user = server.whoami()
+        report.dialect, report.version = server.dialect, server.version
+        report.user, report.rights = user.login, "administrator" if user.admin else "user"
+        if user.admin and server.open_builds() is None:
+            report.notes.append("this edition has no list of running builds: they are asked about singly")
+        _repos(settings, server, report)
+    except ServerError as error:
+        report.refused = True
+        report.bad.append(error.message)
+        return report
+    skew = server.session.skew
+    if abs(skew) > LARGEST_SKEW:
+        report.notes.append(f"its clock is {skew:+.0f} s off ours: times are taken by its own clock")
+    return report
+
+
+def _repos(settings: ServerSettings, server: Server, report: Report) -> None:
+    server.feed("")
+    repos = server.repos()
+    active = [repo.name for repo in repos if repo.active]
+    watched = [name for name in active if settings.watches(name)]
+    report.repos = f"{len(watched)} of {len(active)}"
+    if len(active) < len(repos):
+        report.notes.append(f"{len(repos) - len(active)} repos are switched off at the server")
+    if not active:
+        report.bad.append("the token's user sees no repo: give it the right to read some, or sign in once")
+    elif not watched:
+        report.bad.append("`repos:` leaves out every repo that the token's user sees")
+    limit = server.limits.repos_limit
+    if limit and len(repos) >= limit:
+        report.notes.append(
+            f"the server lists {limit} repos at most where its database is SQLite: others are not seen"
+        )

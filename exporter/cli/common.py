@@ -1,0 +1,57 @@
+"""What the commands share: exit codes, options and how errors are said."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+GOOD, BAD, USAGE, SERVER = 0, 1, 2, 3
+"""Exit codes; the README says what they mean."""
+WIDE = 160
+"""Columns of a table that is not written to a terminal."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def with_config(command: Command) -> Command:
+    """The option `--config`."""
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=Path("config.yaml"),
+        show_default=True,
+        help="The configuration file.",
+    )(command)
+
+
+def with_web(command: Command) -> Command:
+    """The options `--web.listen-address` and `--web.config.file`, as other exporters have them."""
+    listen = click.option(
+        "--web.listen-address", "listen", metavar="HOST:PORT", help="Answer here instead of at web.listen."
+    )
+    web_config = click.option(
+        "--web.config.file",
+        "web_config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="TLS, client certificates and users; see docs/opening.md.",
+    )
+    return listen(web_config(command))
+
+
+def say(text: str = "") -> None:
+    """A line to standard output."""
+    click.echo(text)
+
+
+def say_error(text: str) -> None:
+    """A line to standard error."""
+    click.echo(f"build-exporter: {text}", err=True)
+
+
+def console() -> Console:
+    """Standard output for tables: as wide as the terminal, or wide enough for a file."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
