@@ -15,7 +15,7 @@ from exporter.simulator.world import World
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serves until it is told to end; the first line printed is the address, the second a token."""
+    """Serves until it is told to end; prints the address, an admin's token and a reader's."""
     parser = argparse.ArgumentParser(prog="python -m exporter.simulator", description=__doc__)
     parser.add_argument("--dialect", choices=sorted(TRAITS), default="drone-1")
     parser.add_argument("--repos", type=int, default=100)
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     world = World(chosen.dialect, clock=Clock.real(), seed=chosen.seed)
     names = [f"load/r{i:05d}" for i in range(chosen.repos)]
     world.add_repos(names, builds=chosen.builds, days=chosen.days)
-    world.add_user("reader", push=False)
+    reader = world.add_user("reader", push=False)
     if chosen.life:
         now = world.clock.now()
         Life(world=world, repos=names, since=now - DAY / 24, lively=now - DAY / 24).begin()
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
     with serve(world, chosen.port, lambda counts, ask, body: act(world, counts, ask, body)) as running:
-        sys.stdout.write(f"{running.url}\n{world.token}\n")
+        sys.stdout.write(f"{running.url}\n{world.token}\n{reader}\n")
         sys.stdout.flush()
         over.wait()
 

@@ -12,6 +12,10 @@ class Cache:
         self.size = 0
         self._bodies: OrderedDict[Hashable, tuple[int, float, bytes]] = OrderedDict()
 
+    def clear(self) -> None:
+        self._bodies.clear()
+        self.size = 0
+
     def get(self, key: Hashable, edits: int, now: float) -> bytes | None:
         """The body, if nothing changed since (`edits`) and its time is not up."""
         kept = self._bodies.get(key)

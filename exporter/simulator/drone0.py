@@ -203,7 +203,7 @@ class Handlers:
         key = ("feed", user.login)
         body = world.cache.get(key, world.edits, ask.now)
         if body is None:
-            rows, until = [], math.inf
+            rows, until = [], world.names_until(ask.now)
             for repo, build in self._newest(world, user, ask.now):
                 rows.append(self.feed_row(world, repo, build, ask.now))
                 until = min(until, build.stable_until(ask.now))
@@ -226,7 +226,7 @@ class Handlers:
         key = ("latest", user.login)
         body = world.cache.get(key, world.edits, ask.now)
         if body is None:
-            rows, until = [], math.inf
+            rows, until = [], world.names_until(ask.now)
             for name in self.own(world, user, ask.now):
                 repo = world.repos[name]
                 kept = repo.rows.get("latest")

@@ -46,7 +46,7 @@ def user_repos(world: World, ask: Ask) -> Answer:
     key = ("repos", ask.user.login, latest)
     body = world.cache.get(key, world.edits, ask.now)
     if body is None:
-        rows, until = [], math.inf
+        rows, until = [], world.names_until(ask.now)
         for name in world.names(ask.user, ask.now):
             kept = _repo_bytes(world, world.repos[name], ask.now, latest=latest)
             rows.append(kept[1])
@@ -79,7 +79,7 @@ def user_builds(world: World, ask: Ask) -> Answer:
         names = world.names(ask.user, ask.now)
         wanted = None if len(names) == len(world.repos) else set(names)
         newest = world.newest(lambda repo: wanted is None or repo.name in wanted)
-        rows, until = [], math.inf
+        rows, until = [], world.names_until(ask.now)
         for repo, build in islice(newest, world.traits.feed_rows):
             rows.append(repo_row(world, repo) | {"build": build_row(world, repo, build, ask.now)})
             until = min(until, build.stable_until(ask.now))

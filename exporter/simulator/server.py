@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from exporter.simulator import drone05, drone08, drone1_api
 from exporter.simulator.faults import Fault, padding, proxy_page, spoil
@@ -178,18 +179,18 @@ def _reset(transport: asyncio.Transport) -> None:
 class Running:
     """A world being served; a context manager that stops when it is left."""
 
-    def __init__(self, world: World, port: int = 0, control: Control | None = None) -> None:
+    def __init__(self, world: World, port: int, control: Control | None, tls: tuple[str, str] | None) -> None:
         self.world = world
         # With the protocol named, asyncio switches Nagle's algorithm off for every connection.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", port))
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self._tls = tls or (None, None)
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._app: Application | None = None
-        self._server: uvicorn.Server | None = None
         self._control = control
         self._thread = threading.Thread(target=self._run, name=f"simulator-{self.port}", daemon=True)
         self._thread.start()
@@ -203,9 +204,8 @@ class Running:
 
     def stop(self) -> None:
         """Stops serving and closes what hangs."""
-        if self._server and self._loop and self._app and self._thread.is_alive():
+        if self._loop and self._app and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._app.stopping.set)
-            self._server.should_exit = True
             self._thread.join(10)
         self._socket.close()
 
@@ -221,18 +221,32 @@ class Running:
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
+        """Runs uvicorn's protocol on a plain asyncio server, which starts and stops at once."""
         self._loop = asyncio.get_running_loop()
         self._app = Application(self.world, self._control)
         config = uvicorn.Config(
-            self._app, http=_Protocol, ws="none", lifespan="off", log_config=None, log_level="error",
-            access_log=False, date_header=False, server_header=False, timeout_graceful_shutdown=1,
-            interface="asgi3",
+            self._app, http=_Protocol, ws="none", lifespan="off", log_config=None, access_log=False,
+            interface="asgi3", ssl_certfile=self._tls[0], ssl_keyfile=self._tls[1],
         )  # fmt: skip
-        server = self._server = uvicorn.Server(config)
-        self._loop.call_soon(self._ready.set)
-        await server.serve(sockets=[self._socket])
+        config.load()
+        state = ServerState()
+        server = await self._loop.create_server(
+            lambda: _Protocol(config, state, {}), sock=self._socket, ssl=config.ssl, backlog=512
+        )
+        self._ready.set()
+        await self._app.stopping.wait()
+        server.close()
+        for connection in list(state.connections):
+            connection.transport.abort()
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=5)
 
 
-def serve(world: World, port: int = 0, control: Control | None = None) -> Running:
-    """Serves `world` on loopback in a thread of its own, until `stop()` or the end of a `with`."""
-    return Running(world, port, control)
+def serve(
+    world: World, port: int = 0, control: Control | None = None, tls: tuple[str, str] | None = None
+) -> Running:
+    """Serves `world` on loopback in a thread of its own, until `stop()` or the end of a `with`.
+
+    `tls`: files with the certificate and its key.
+    """
+    return Running(world, port, control, tls)

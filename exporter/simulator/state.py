@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import math
 import threading
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
@@ -247,6 +248,7 @@ class State:
             self._histories, self._live, self._open = [], [], {}
             self._plans = []
             self._next_id = self._next_repo = 1
+            self.cache.clear()
             for repo in old:
                 new = self.add_repos([repo.name], default_branch=repo.default_branch)[0]
                 new.private, new.active, new.gated, new.added = repo.private, repo.active, repo.gated, now
@@ -268,6 +270,13 @@ class State:
             for name in self._sorted
             if self.has_rights(user, name) and self.repos[name].added + self.listing_delay <= now
         ]
+
+    def names_until(self, now: float) -> float:
+        """When a repo will be listed that is not yet; infinity where there is none."""
+        if not self.listing_delay:
+            return math.inf
+        times = (repo.added + self.listing_delay for repo in self.repos.values())
+        return min((at for at in times if at > now), default=math.inf)
 
     def has_rights(self, user: User, name: str) -> bool:
         """True when the source host lets the user see the repo as one of the user's own."""
