@@ -248,7 +248,7 @@ def test_numbers_rise_and_pages_fall(reader: Reader) -> None:
     ("outcome", "words"),
     [
         ("success", ["success"] * 3), ("failure", ["failure"] * 3), ("error", ["error"] * 3),
-        ("timeout", ["failure", "failure", "killed"]), ("killed", ["killed"] * 3),
+        ("timeout", ["failure", "failure", "killed"]), ("killed", ["killed", "failure", "killed"]),
     ],
 )  # fmt: skip
 def test_every_end_in_the_words_of_the_dialect(reader: Reader, outcome: str, words: list[str]) -> None:
@@ -277,6 +277,19 @@ def test_a_cancelled_build_reads_killed_first(reader: Reader) -> None:
     assert reader.row(number)["status"] == reader.feed()[0]["status"] == later
     [(_, run)] = reader.world.runs()
     assert reader.world.status(run) is Status.CANCELLED
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_cancel_whose_agent_is_lost(reader: Reader, whole: bool) -> None:
+    number = reader.world.start_build("octo/hello", running=True)
+    reader.world.clock.advance(30)
+    reader.world.cancel("octo/hello", number, whole=whole, reported=False)
+    reader.world.clock.advance(3600)
+    stays = "running" if reader.world.dialect == "drone-0.8" and not whole else "killed"
+    assert reader.row(number)["status"] == reader.feed()[0]["status"] == stays
+    [(_, run)] = reader.world.runs()
+    own = {"drone-0.5": Status.FAILURE, "drone-0.8": Status.CANCELLED if whole else Status.RUNNING}
+    assert reader.world.status(run) is own.get(reader.world.dialect, Status.CANCELLED)
 
 
 def test_restarts(reader: Reader) -> None:

@@ -238,6 +238,7 @@ LEFT_OUT = {
     },
     "drone-0.8": {
         "badge": "no picture", "build-skipped": "a status that 0.8 never writes",
+        "build-killed": "a status that 0.8 writes only as in kill-after",
         "logs-missing": "no log is ever lost", "stream-admin": "a stream", "stream-anonymous": "a stream",
         "restart-bad-config": "no pipeline file is kept", "build-failure-no-engine": "engines are always up",
         "restart-bad-config-after": "no pipeline file is kept",

@@ -21,14 +21,21 @@ Hooks and timers: `start_build` (event, branch, commit, author, tag, pull, cron,
 `block`, `short_builds` (many, spread over a time). Agents: `run`, `finish` (outcomes success, failure,
 error, cancelled, timeout, killed, skipped). People: `cancel`, `approve`, `decline`, `restart` (0.5: in
 place). Operators: `add_repo(s)`, `delete_repo`, `make_private`, `deny`/`allow`, `remove_build` (a hole),
-`replace_by_empty` (numbers begin at 1 again), `server_restart`, `source_host_down`, `community`,
-`add_user`, `set_user(admin=False)`, `revoke`. Anything later: `world.at(when, act)`.
+`replace_by_empty` (numbers begin at 1 again), `server_restart`, `add_user`, `set_user(admin=False)`,
+`revoke`; attributes `source_host_down`, `community` (1.x: 501), `listing_delay` (new repos are listed
+late), `feed_repos` (0.5 on SQLite: 999). Anything later: `world.at(when, act)`.
 To compare with: `runs()` (every run, those overwritten too), `status(run)` (the exporter's word for it).
 
 Faults: `world.faults.add(kind, path, times=n, …)`, `off(fault)`, `clear()`; kinds are slow, hang,
 trickle, reset, cut (connection closed within the body), limit (429), status, not_found, not_admin,
 community, redirect, html, truncated, wrong_types, unknown_status, times, huge, date. Not faults of the
-wire: a bad token is any other than `world.token`; `world.source_host_down` is a source host that denies.
+wire: a bad token is any other than `world.token`; `world.source_host_down` is a source host that denies;
+`serve(world, tls=(certificate, key))` is a server whose certificate nobody knows.
+
+`life.Life` makes builds come and go by the clock and a seed; `demo.demo_worlds(now)` are the three
+servers of the demo; `python -m exporter.simulator --help` serves one in a process of its own, steered
+over `/_sim/...` (`control.act`). A world of another dialect needs an entry in `invention.TRAITS` and,
+in `server.ANSWER`, a function from request to answer.
 """
 
 from exporter.simulator.builds import Build, Leg, Outcome, Person, StepPlan

@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
     KILLED = "killed"
-    """Out of memory or a signal (0.5, 0.8); 1.x: the clean-up after 24 hours."""
+    """Out of memory or a signal (0.5 says `killed`, 0.8 `failure`); 1.x: the clean-up after 24 hours."""
     DECLINED = "declined"
     SKIPPED = "skipped"
     """Overtaken by a newer build while pending (1.x)."""

@@ -61,7 +61,7 @@ def status_of(world: World, build: Build, now: float) -> str:
     phase = build.phase(now)
     if build.settling(now):
         return "killed" if build.whole or not world.traits.gates else RUNNING
-    if phase in (Outcome.CANCELLED, Outcome.TIMEOUT):
+    if phase in (Outcome.CANCELLED, Outcome.TIMEOUT) or (phase == Outcome.KILLED and world.traits.gates):
         return "failure"
     return "error" if phase == Outcome.LOST else str(phase)
 

@@ -76,7 +76,7 @@ def _leg(build: Build, pid: int, leg: LegState, now: float) -> Row:
     elif leg.state == Outcome.FAILURE:
         code = next((s.exit_code for s in leg.steps if s.plan.bad and s.exit_code), 1)
     elif leg.state == Outcome.KILLED:
-        code = 137
+        state, code = "failure", 137
     return _proc(
         build, pid, 0, "", state, code, error=error, start_time=leg.started, end_time=leg.stopped,
         machine="agent-1" if leg.started else "", environ=dict(leg.plan.environ),

@@ -283,8 +283,10 @@ class World(State):
             phase = build.phase(now)
             if phase in (BLOCKED, PENDING, RUNNING):
                 return Status[phase.upper()]
-            if build.settling(now):
-                return Status.FAILURE if build.whole or not self.traits.gates else Status.RUNNING
+            if build.settling(now) and not self.traits.stages:
+                if self.traits.gates:
+                    return Status.CANCELLED if build.whole else Status.RUNNING
+                return Status.CANCELLED if build.reported else Status.FAILURE
             if phase == Outcome.KILLED and self.traits.stages:
                 seconds = build.finished_at(now) - build.started_at(now)
                 return Status.TIMEOUT if seconds >= DAY else Status.CANCELLED
