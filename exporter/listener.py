@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 log = logging.getLogger(__name__)
+
+AT_ONCE = struct.pack("ii", 1, 0)
+"""struct linger: closing sends a reset, and the kernel keeps nothing to deliver later."""
 
 
 class ListenError(Exception):
@@ -126,7 +130,7 @@ class _Server(uvicorn.Server):
     def _cut(self) -> None:
         self.force_exit = True
         for connection in list(self.server_state.connections):
-            connection.transport.abort()
+            cut(connection.transport)
 
 
 class _Connection(HttpToolsProtocol):
@@ -148,7 +152,7 @@ class _Connection(HttpToolsProtocol):
         if len(self.connections) > self._patience.connections or (
             self._allowed and session and not self._allowed(session)
         ):
-            transport.abort()
+            cut(transport)
             return
         # Writing pauses while anything is unsent, so that a pause that lasts is a client that reads nothing.
         transport.set_write_buffer_limits(high=1, low=0)
@@ -163,7 +167,7 @@ class _Connection(HttpToolsProtocol):
         if self._head:
             self._read += len(data)
             if self._read > self._patience.head:
-                self.transport.abort()
+                cut(self.transport)
                 return
         super().data_received(data)
 
@@ -177,7 +181,7 @@ class _Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stall = self.loop.call_later(self._patience.stall, self.transport.abort)
+        self._stall = self.loop.call_later(self._patience.stall, cut, self.transport)
 
     def resume_writing(self) -> None:
         self._taken()
@@ -186,7 +190,7 @@ class _Connection(HttpToolsProtocol):
     def _expect_head(self) -> None:
         self._head_came()
         self._read = 0
-        self._head = self.loop.call_later(self._patience.request, self.transport.abort)
+        self._head = self.loop.call_later(self._patience.request, cut, self.transport)
 
     def _head_came(self) -> None:
         if self._head:
@@ -197,6 +201,12 @@ class _Connection(HttpToolsProtocol):
         if self._stall:
             self._stall.cancel()
             self._stall = None
+
+
+def cut(transport: asyncio.Transport) -> None:
+    """End a connection at once; what is on its way to a client that reads nothing is dropped."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+    transport.abort()
 
 
 def listen(address: str) -> socket.socket:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from http import HTTPStatus
+from typing import Generic, ParamSpec, TypeVar
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +20,10 @@ from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
 from exporter.exposition import Body
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 log = logging.getLogger(__name__)
 
@@ -70,56 +75,67 @@ def build_app(
     failures: Callable[[], Sequence[str]],
     reload: Callable[[], str] | None = None,
 ) -> Starlette:
-    """The application.
+    """The application; all three are called in threads of their own.
 
     `failures` names what keeps the exporter from being ready, one line each, without secrets. `reload`
-    loads the configuration and says what is wrong with it, or nothing; None refuses to reload. Both run
-    in a thread of their own.
+    loads the configuration and says what is wrong with it, or nothing; None refuses to reload.
     """
     routes = [
         Route("/", _index),
-        Route("/metrics", _Metrics(render).get),
+        Route("/metrics", _metrics(_Work("rendering /metrics", render))),
         Route("/healthz", _alive),
-        Route("/readyz", _ready(failures)),
-        Route("/-/reload", _reloading(reload), methods=["POST", "PUT"]),
+        Route("/readyz", _ready(_Work("asking for /readyz", failures))),
+        Route(
+            "/-/reload", _reloading(_Work("reloading", reload) if reload else None), methods=["POST", "PUT"]
+        ),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _refusal})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refusal, _WorkError: _failure})
     app.router.redirect_slashes = False
     return app
 
 
-class _Metrics:
-    """The page /metrics; a failure to render it is logged when it begins and when it ends."""
+class _WorkError(Exception):
+    """What an answer needs cannot be had; the log says why."""
 
-    def __init__(self, render: Render) -> None:
-        self._render = render
+
+class _Work(Generic[P, T]):
+    """A call in a thread: others are answered meanwhile, and a failure is logged when it begins and ends."""
+
+    def __init__(self, what: str, call: Callable[P, T]) -> None:
+        self._what = what
+        self._call = call
         self._failing = False
 
-    async def get(self, request: Request) -> Response:
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the call returns; raises `_WorkError`."""
+        try:
+            result = await run_in_threadpool(self._call, *args, **kwargs)
+        except Exception:
+            if not self._failing:
+                log.exception("%s fails", self._what)
+            self._failing = True
+            raise _WorkError from None
+        if self._failing:
+            log.info("%s works again", self._what)
+        self._failing = False
+        return result
+
+
+def _metrics(render: _Work[[bool, bool, frozenset[str] | None], Body]) -> Endpoint:
+    async def get(request: Request) -> Response:
         openmetrics = wants_openmetrics(request.headers.getlist("accept"))
         gzip = accepts_gzip(request.headers.getlist("accept-encoding"))
         asked = request.query_params.getlist("name[]")
-        try:
-            body = await run_in_threadpool(
-                self._render, openmetrics, gzip, frozenset(asked) if asked else None
-            )
-        except Exception:
-            if not self._failing:
-                log.exception("the page /metrics cannot be rendered")
-            self._failing = True
-            return _plain("The page cannot be rendered; the exporter's log says why.", 500)
-        if self._failing:
-            log.info("the page /metrics can be rendered again")
-        self._failing = False
+        body = await render(openmetrics, gzip, frozenset(asked) if asked else None)
         headers = {
             **SAFE_HEADERS,
             "Content-Type": OPENMETRICS if openmetrics else TEXT,
             "Vary": "Accept, Accept-Encoding",
             "Cache-Control": "no-store",
         }
-        if gzip:
-            headers["Content-Encoding"] = "gzip"
-        return Streamed(body, headers)
+        return Streamed(body, {**headers, "Content-Encoding": "gzip"} if gzip else headers)
+
+    return get
 
 
 async def _index(_request: Request) -> Response:
@@ -139,25 +155,29 @@ async def _refusal(_request: Request, refused: Exception) -> Response:
     return _plain(HTTPStatus(status).phrase, status, headers)
 
 
+async def _failure(_request: Request, _failed: Exception) -> Response:
+    return _plain("This cannot be answered; the exporter's log says why.", 500)
+
+
 async def _alive(_request: Request) -> Response:
     return _plain("The exporter answers.")
 
 
-def _ready(failures: Callable[[], Sequence[str]]) -> Callable[[Request], Awaitable[Response]]:
+def _ready(failures: _Work[[], Sequence[str]]) -> Endpoint:
     async def get(_request: Request) -> Response:
-        failing = await run_in_threadpool(failures)
+        failing = await failures()
         return _plain("\n".join(failing), 503) if failing else _plain("Ready.")
 
     return get
 
 
-def _reloading(reload: Callable[[], str] | None) -> Callable[[Request], Awaitable[Response]]:
+def _reloading(reload: _Work[[], str] | None) -> Endpoint:
     async def post(request: Request) -> Response:
         if reload is None:
             return _plain("Reloading over HTTP is off: set web.lifecycle to true.", 403)
         if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
             return _plain("Reloading is not for other sites' pages.", 403)
-        wrong = await run_in_threadpool(reload)
+        wrong = await reload()
         return _plain(wrong, 500) if wrong else _plain("Reloaded.")
 
     return post

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import bcrypt
@@ -52,10 +53,18 @@ def issue(authority: trustme.CA, folder: Path, name: str, identity: str) -> None
     issued.private_key_pem.write_to_path(folder / f"{name}.key")
 
 
+@pytest.fixture(scope="module")
+def listeners() -> Iterator[list[Listener]]:
+    """What the tests have started, to be stopped in the end."""
+    started: list[Listener] = []
+    yield started
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Listener.stop, started))
+
+
 @pytest.fixture
-def serve(folder: Path) -> Iterator[Serve]:
+def serve(folder: Path, listeners: list[Listener]) -> Serve:
     """Serve the application behind a file with the given text; the address comes back."""
-    listeners: list[Listener] = []
 
     def start(text: str) -> str:
         (folder / "web.yml").write_text(text)
@@ -66,9 +75,7 @@ def serve(folder: Path) -> Iterator[Serve]:
         listeners.append(listener)
         return f"{'https' if access.tls else 'http'}://{listener.address}"
 
-    yield start
-    for listener in listeners:
-        listener.stop()
+    return start
 
 
 def status(url: str, folder: Path, client: str = "", **options: object) -> int:
@@ -358,8 +365,8 @@ def test_a_broken_change_leaves_in_force_what_was(
     for _ in range(3):
         assert served_certificate(url) == old
     assert [r.message for r in caplog.records if "in force" in r.message] == [
-        f"{folder}/web.yml:1:21: tls_server_config.cert_file: certificate and key cannot be used: no PEM file "
-        "that OpenSSL understands; what was read before stays in force"
+        f"{folder}/web.yml:1:21: tls_server_config.cert_file: certificate and key cannot be used: no PEM "
+        "file that OpenSSL understands; what was read before stays in force"
     ]
     (folder / "server.key").write_bytes(whole)
     assert served_certificate(url) == old
