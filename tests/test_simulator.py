@@ -446,9 +446,9 @@ def test_a_feed_looks_at_the_first_repos_only(old: Reader) -> None:
 # Faults
 
 
-def refused(reader: Reader, error: type[Exception], path: str = "/api/user", **how: Any) -> None:
-    with pytest.raises(error):
-        reader.ask(path, **how)
+def refused(reader: Reader, error: type[Exception], words: str = "", **how: Any) -> None:
+    with pytest.raises(error, match=words):
+        reader.ask("/api/user", **how)
 
 
 Check = Callable[[Reader], None]
@@ -456,7 +456,7 @@ FAULTS: list[tuple[dict[str, Any], Check]] = [
     ({"kind": "slow", "seconds": 0.2}, lambda r: _took(r, 0.2)),
     ({"kind": "trickle", "seconds": 0.2}, lambda r: _took(r, 0.19)),
     ({"kind": "hang"}, lambda r: refused(r, requests.Timeout, timeout=0.2)),
-    ({"kind": "reset"}, lambda r: refused(r, requests.ConnectionError)),
+    ({"kind": "reset"}, lambda r: refused(r, requests.ConnectionError, "reset by peer")),
     ({"kind": "cut"}, lambda r: refused(r, requests.exceptions.ChunkedEncodingError)),
     ({"kind": "limit", "retry_after": "7"}, lambda r: _says(r, 429, "text/plain", "Retry-After", "7")),
     ({"kind": "status", "status": 502}, lambda r: _says(r, 502, "text/html")),

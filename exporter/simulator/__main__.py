@@ -23,10 +23,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--days", type=float, default=90.0, help="over which the history is spread")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--cache", type=int, default=256, help="megabytes of rendered answers to keep")
     parser.add_argument("--life", action="store_true", help="builds come and go by themselves")
     chosen = parser.parse_args(arguments)
 
     world = World(chosen.dialect, clock=Clock.real(), seed=chosen.seed)
+    world.cache.limit = chosen.cache * 1_000_000
     names = [f"load/r{i:05d}" for i in range(chosen.repos)]
     world.add_repos(names, builds=chosen.builds, days=chosen.days)
     reader = world.add_user("reader", push=False)
