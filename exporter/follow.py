@@ -10,7 +10,7 @@ from exporter.intake import Intake
 from exporter.ledger import Ledger, Moment, is_live, store
 from exporter.ledger.runs import Run
 from exporter.ledger.schema import ENDING, OPEN
-from exporter.ledger.store import RepoState
+from exporter.ledger.watched import RepoState
 from exporter.log import logger
 from exporter.model import Build, Status, Word
 from exporter.roster import Roster

@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 
 from exporter.http import ServerError
 from exporter.intake import Intake
-from exporter.ledger import store
-from exporter.ledger.store import Gap, RepoState
+from exporter.ledger import watched
+from exporter.ledger.watched import Gap, RepoState
 from exporter.model import Build
 from exporter.servers import Page, Server
 
@@ -47,9 +47,9 @@ class GapReader:
         rest.failed = False
 
         def write(conn: Connection) -> None:
-            store.write_gap(conn, rest)
+            watched.write_gap(conn, rest)
             for number in unread:
-                store.add_gap(conn, repo, number, number, history=False, failed=True)
+                watched.add_gap(conn, repo, number, number, history=False, failed=True)
 
         self._intake.take(rows, write)
         return rest

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from sqlalchemy import Connection
 
 from exporter.config import ServerSettings
-from exporter.ledger import Ended, Ledger, LedgerError, Moment, Policy, record, store
+from exporter.ledger import Ended, Ledger, LedgerError, Moment, Policy, record, store, watched
 from exporter.ledger.schema import ENDING
-from exporter.ledger.store import RepoState
+from exporter.ledger.watched import RepoState
 from exporter.log import logger
 from exporter.model import Build, Event
 from exporter.roster import Roster
@@ -118,7 +118,7 @@ class Intake:
         for run in old:
             if run.state != ENDING:
                 store.drop_run(conn, run)
-        store.drop_gaps(conn, repo)
+        watched.drop_gaps(conn, repo)
         repo.generation += 1
         repo.highest = repo.highest_created = 0
 
@@ -146,8 +146,8 @@ def _advance(conn: Connection, repo: RepoState, builds: Sequence[Build]) -> bool
         if number not in seen:
             low = low or number
         elif low:
-            store.add_gap(conn, repo, low, number - 1, history=False)
+            watched.add_gap(conn, repo, low, number - 1, history=False)
             low = 0
     repo.highest, repo.highest_created = top.number, top.created or repo.highest_created
-    store.write_repos(conn, [repo])
+    watched.write_repos(conn, [repo])
     return True

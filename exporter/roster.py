@@ -7,8 +7,8 @@ from sqlalchemy import Connection
 
 from exporter.config import ServerSettings
 from exporter.http import ServerError
-from exporter.ledger import Ledger, Moment, store
-from exporter.ledger.store import RepoState, ServerState
+from exporter.ledger import Ledger, Moment, watched
+from exporter.ledger.watched import RepoState, ServerState
 from exporter.log import logger
 from exporter.model import Repo
 from exporter.servers import Server
@@ -34,8 +34,8 @@ class Roster:
     def load(self) -> None:
         """Reads what the ledger has; what memory held of a transaction that failed is dropped."""
         with self._ledger.reading() as conn:
-            self.server = store.server_state(conn, self._settings.name)
-            states = store.repo_states(conn, self._settings.name)
+            self.server = watched.server_state(conn, self._settings.name)
+            states = watched.repo_states(conn, self._settings.name)
         self.repos = {state.name: state for state in states}
         self.by_id = {state.id: state for state in states}
 
@@ -48,7 +48,7 @@ class Roster:
         """The server's own row, made on first contact."""
         if self.server is None:
             self.server = ServerState(self._settings.name, int(now.server), 0, 0.0, 0.0)
-            store.write_server(conn, self.server)
+            watched.write_server(conn, self.server)
         return self.server
 
     def wanted(self, listed: Sequence[Repo]) -> list[Repo]:
@@ -89,9 +89,9 @@ class Roster:
             if state != before:
                 changed.append(state)
         changed += self._miss({repo.name for repo in listed if repo.active}, now)
-        store.write_repos(conn, changed)
+        watched.write_repos(conn, changed)
         known.last_sweep = int(now.server)
-        store.write_server(conn, known)
+        watched.write_server(conn, known)
         return {state.id for state in changed}
 
     def _adopt(self, conn: Connection, repo: Repo, counted_from: int | None, now: Moment) -> RepoState:
@@ -118,7 +118,7 @@ class Roster:
             missed_since=0.0,
             gone=False,
         )
-        store.write_repos(conn, [state])
+        watched.write_repos(conn, [state])
         self.repos[state.name] = self.by_id[state.id] = state
         if counted_from is None:
             self._leave_to_import(conn, state, repo)
@@ -135,9 +135,9 @@ class Roster:
         if newest is None or newest.number <= state.highest:
             return
         if self._settings.import_:
-            store.add_gap(conn, state, state.highest + 1, newest.number, history=True)
+            watched.add_gap(conn, state, state.highest + 1, newest.number, history=True)
         state.highest, state.highest_created = newest.number, newest.created
-        store.write_repos(conn, [state])
+        watched.write_repos(conn, [state])
 
     def _miss(self, listed: set[str], now: Moment) -> Iterable[RepoState]:
         for state in self.repos.values():

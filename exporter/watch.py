@@ -17,7 +17,7 @@ from exporter.follow import Faults, Follower
 from exporter.gaps import ROWS_AT_ONCE, GapReader
 from exporter.http import ServerError
 from exporter.intake import Intake
-from exporter.ledger import Ledger, LedgerError, Moment, Policy, store
+from exporter.ledger import Ledger, LedgerError, Moment, Policy, watched
 from exporter.log import logger
 from exporter.model import Build, User
 from exporter.roster import Roster
@@ -158,7 +158,7 @@ class Watch:
         with self._ledger.transaction() as conn:
             known = self.roster.greet(conn, self._moment())
             known.last_poll, known.skew = self._clock(), session.skew
-            store.write_server(conn, known)
+            watched.write_server(conn, known)
         self._telemetry.up.labels(self.name).set(1)
         self._telemetry.clock_skew.labels(self.name).set(session.skew)
         self._telemetry.identify(self.name, connected.server.dialect, connected.server.version)
@@ -169,7 +169,7 @@ class Watch:
             self.load()
         if self.roster.server is not None:
             with self._ledger.transaction() as conn:
-                store.write_server(conn, self.roster.server)
+                watched.write_server(conn, self.roster.server)
 
     def _connect(self) -> Connected:
         if self._connected is None:
@@ -241,8 +241,8 @@ class Watch:
         An end that is still to be imported is left to the import.
         """
         with self._ledger.reading() as conn:
-            known = store.newest_ended(conn, self.name)
-            imports = {gap.repo_id: gap.high for gap in store.gaps_of(conn, self.name) if gap.history}
+            known = watched.newest_ended(conn, self.name)
+            imports = {gap.repo_id: gap.high for gap in watched.gaps_of(conn, self.name) if gap.history}
         rows: list[Build] = []
         for row in newest:
             repo = self.roster.watched(row.repo) if row is not None else None
@@ -260,7 +260,7 @@ class Watch:
         Returns how many parts were read.
         """
         with self._ledger.reading() as conn:
-            gaps = [gap for gap in store.gaps_of(conn, self.name) if gap.history is history]
+            gaps = [gap for gap in watched.gaps_of(conn, self.name) if gap.history is history]
         cutoff = int(self._moment().server - self.settings.import_)
         parts = 0
         for gap in gaps:
@@ -271,7 +271,7 @@ class Watch:
                 except ServerError as error:
                     self._faults.bad(gap.id, repo, error)
                     with self._ledger.transaction() as conn:
-                        store.write_gap(conn, replace(left, failed=True))
+                        watched.write_gap(conn, replace(left, failed=True))
                     break
                 self._faults.good(gap.id, repo)
                 parts += 1
@@ -296,7 +296,7 @@ class Watch:
 
     def _tell_remaining(self, connected: Connected) -> None:
         with self._ledger.reading() as conn:
-            gaps = store.gaps_of(conn, self.name)
+            gaps = watched.gaps_of(conn, self.name)
         history = {gap.repo_id for gap in gaps if gap.history} | connected.follower.repos_with_history()
         missing = sum(gap.high - gap.low + 1 for gap in gaps if gap.failed and not gap.history)
         self.history_left = sum(gap.high - gap.low + 1 for gap in gaps if gap.history)

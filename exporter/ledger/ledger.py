@@ -17,7 +17,8 @@ from exporter.ledger.heads import BranchHead, CronHead, EnvironmentHead
 from exporter.ledger.names import Name
 from exporter.ledger.runs import Run
 from exporter.ledger.schema import HEAD, SETTLED, builds, gaps, heads, names, repos, totals
-from exporter.ledger.store import RepoState, total_of
+from exporter.ledger.store import total_of
+from exporter.ledger.watched import RepoState
 
 _LOCK = 0x6275696C  # any number, as long as every exporter takes the same
 _FACTS_AT_ONCE = 200
@@ -55,10 +56,11 @@ class Ledger:
         if self._url.get_backend_name() not in ("sqlite", "postgresql"):
             raise LedgerError(f"ledger: {self.place}: only sqlite and postgresql can hold a ledger")
         with self._errors():
-            self._engine = create_engine(
-                self._url,
-                connect_args={"timeout": 10, "check_same_thread": False} if self._sqlite else {},
-            )
+            if self._sqlite:
+                arguments = {"timeout": 10, "check_same_thread": False}
+                self._engine = create_engine(self._url, connect_args=arguments)
+            else:
+                self._engine = create_engine(self._url, paramstyle="format")
         if self._sqlite:
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)

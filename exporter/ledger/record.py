@@ -15,7 +15,7 @@ from exporter.ledger.names import BRANCH, ENVIRONMENT, SERIES, STEP, Names, Poli
 from exporter.ledger.past import Past
 from exporter.ledger.runs import Run, contradicts, is_news, match, new_run, take
 from exporter.ledger.schema import ENDING, OPEN, SETTLED
-from exporter.ledger.store import RepoState
+from exporter.ledger.watched import RepoState
 from exporter.model import Build, Event, Status, Step, Word
 
 
