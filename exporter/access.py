@@ -4,7 +4,6 @@ import asyncio
 import base64
 import hmac
 import ipaddress
-import logging
 import secrets
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,9 +17,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter import web_config
+from exporter.log import logger
 from exporter.web_config import WebConfig, WebConfigError
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 REMEMBERED = 100
 """Correct passwords that are remembered, so that a scrape does not cost a bcrypt each."""
@@ -76,12 +76,13 @@ class Access:
                 raise WebConfigError([f"{self._path}: TLS is put on or off by a restart only"])
         except WebConfigError as error:
             if str(error) != self._refused:
-                log.warning("%s; what was read before stays in force", "; ".join(error.messages))
+                reasons = "; ".join(error.messages)
+                log.warning("the web configuration was not read: what was before stays", error=reasons)
             self._refused = str(error)
             return
         self._refused = ""
         self._config, self._context = config, context
-        log.info("%s: read again", self._path)
+        log.info("the web configuration was read again", file=self._path)
 
     def _files(self) -> list[Path]:
         tls = self._config.tls

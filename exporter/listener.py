@@ -17,7 +17,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-log = logging.getLogger(__name__)
+from exporter.log import logger
+
+log = logger(__name__)
 
 AT_ONCE = struct.pack("ii", 1, 0)
 """struct linger: closing sends a reset, and the kernel keeps nothing to deliver later."""
@@ -104,7 +106,7 @@ class Listener:
         try:
             self._server.run(sockets=[listening])
         except Exception:
-            log.exception("%s is no longer served", self.address)
+            log.exception("the listener ended", listen=self.address)
         finally:
             listening.close()
             self._server.serving.set()

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hashlib
-import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
@@ -20,12 +19,13 @@ from starlette.types import Receive, Scope, Send
 
 from exporter import __version__
 from exporter.exposition import Body
+from exporter.log import logger
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 Render = Callable[[bool, bool, frozenset[str] | None], Body]
 """`Page.render`: OpenMetrics or text, gzip or not, the families asked for."""
@@ -112,11 +112,11 @@ class _Work(Generic[P, T]):
             result = await run_in_threadpool(self._call, *args, **kwargs)
         except Exception:
             if not self._failing:
-                log.exception("%s fails", self._what)
+                log.exception(f"{self._what} fails")
             self._failing = True
             raise _WorkError from None
         if self._failing:
-            log.info("%s works again", self._what)
+            log.info(f"{self._what} works again")
         self._failing = False
         return result
 
