@@ -446,7 +446,7 @@ def test_a_feed_looks_at_the_first_repos_only(old: Reader) -> None:
 # Faults
 
 
-def refused(reader: Reader, error: type[Exception], words: str = "", **how: Any) -> None:
+def refused(reader: Reader, error: type[Exception], words: str | None = None, **how: Any) -> None:
     with pytest.raises(error, match=words):
         reader.ask("/api/user", **how)
 
