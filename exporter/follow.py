@@ -218,5 +218,5 @@ class Follower:
             for run in runs:
                 if run.state == OPEN:
                     store.drop_run(conn, run)
-        self._intake.changed({repo.id})
+        self._intake.changed.add(repo.id)
         log.info("a build is not there any more", server=self._roster.name, repo=repo.name, number=number)

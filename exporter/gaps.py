@@ -4,8 +4,8 @@ A gap shrinks from its top in the transaction that records what was read, so tha
 moment costs one request and no build.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -16,8 +16,18 @@ from exporter.ledger.watched import Gap, RepoState
 from exporter.model import Build
 from exporter.servers import Page, Server
 
-ROWS_AT_ONCE = 400
+ROWS_AT_ONCE = 2000
 """Rows that are read before they are recorded; a transaction costs a write to the disk."""
+
+
+@dataclass(slots=True)
+class Part:
+    """What was read of a gap at a time: its builds, what is left of it, and rows that make no sense."""
+
+    repo: RepoState
+    rest: Gap
+    builds: list[Build]
+    unread: list[int]
 
 
 class GapReader:
@@ -27,32 +37,34 @@ class GapReader:
         self._server = server
         self._intake = intake
 
-    def read(self, repo: RepoState, gap: Gap, cutoff: int, go_on: Callable[[], bool]) -> Gap:
-        """Reads a part of a gap and returns what is left of it (`low` > `high`: nothing).
+    def read(self, repo: RepoState, gap: Gap, cutoff: int) -> Part:
+        """Reads the top of a gap: one list page, or one build where lists do not reach.
 
         History created before `cutoff` (Unix seconds) is left out. Raises `ServerError`.
         """
-        rest = replace(gap)
-        rows: list[Build] = []
-        unread: list[int] = []
-        while rest.low <= rest.high and len(rows) < ROWS_AT_ONCE and (not rows or go_on()):
-            if self._beyond_lists(repo, rest) or gap.low == gap.high:
-                rows += self._single(repo, rest)
-            else:
-                rows += self._page(repo, rest, unread)
-            if rest.history and rows and 0 < min(b.created or cutoff for b in rows) < cutoff:
-                rest.high = rest.low - 1
-        if rest.history:
+        part = Part(repo, replace(gap, failed=False), [], [])
+        if self._beyond_lists(repo, gap) or gap.low == gap.high:
+            rows = self._single(repo, part.rest)
+        else:
+            rows = self._page(repo, part.rest, part.unread)
+        if gap.history:
+            if rows and 0 < min(b.created or cutoff for b in rows) < cutoff:
+                part.rest.high = gap.low - 1
             rows = [b for b in rows if b.created >= cutoff or b.number == repo.highest or not b.ended]
-        rest.failed = False
+        part.builds = rows
+        return part
+
+    def record(self, parts: Sequence[Part]) -> None:
+        """Records what was read, with what is left of the gaps, in one transaction."""
 
         def write(conn: Connection) -> None:
-            watched.write_gap(conn, rest)
-            for number in unread:
-                watched.add_gap(conn, repo, number, number, history=False, failed=True)
+            for part in parts:
+                watched.write_gap(conn, part.rest)
+                for number in part.unread:
+                    watched.add_gap(conn, part.repo, number, number, history=False, failed=True)
 
-        self._intake.take(rows, write)
-        return rest
+        if parts:
+            self._intake.take([build for part in parts for build in part.builds], write)
 
     def confirm_gone(self, repo: RepoState, number: int) -> Build | None:
         """The build's row in a list page that covers its number; None when it is not there any more.

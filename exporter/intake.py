@@ -46,7 +46,9 @@ class Intake:
         self._name = settings.name
         self._telemetry = telemetry
         self._moment = moment
-        self.changed = changed
+        self._show = changed
+        self.changed: set[int] = set()
+        """Repos that read otherwise than they are shown."""
         self._since = moment().ours
         self.policy = policy_of(settings, series_retention)
         self.ended = self.counted = 0
@@ -89,9 +91,14 @@ class Intake:
             self._roster.load()
             raise
         self.wanted |= wanted
+        self.changed |= changed
         self._observe(ended, now)
+
+    def show(self) -> None:
+        """Lets what changed be shown; what cannot be read for that now is shown later."""
+        changed, self.changed = self.changed, set()
         if changed:
-            self.changed(changed)
+            self._show(changed)
 
     def _renew(self, conn: Connection, repo: RepoState, builds: Sequence[Build], now: Moment) -> None:
         """Begins a new generation where the server gives out numbers again that it gave before.

@@ -14,7 +14,7 @@ from typing import Literal
 
 from exporter.config import ServerSettings
 from exporter.follow import Faults, Follower
-from exporter.gaps import ROWS_AT_ONCE, GapReader
+from exporter.gaps import ROWS_AT_ONCE, GapReader, Part
 from exporter.http import ServerError
 from exporter.intake import Intake
 from exporter.ledger import Ledger, LedgerError, Moment, Policy, watched
@@ -159,6 +159,7 @@ class Watch:
             known = self.roster.greet(conn, self._moment())
             known.last_poll, known.skew = self._clock(), session.skew
             watched.write_server(conn, known)
+        self._intake.show()
         self._telemetry.up.labels(self.name).set(1)
         self._telemetry.clock_skew.labels(self.name).set(session.skew)
         self._telemetry.identify(self.name, connected.server.dialect, connected.server.version)
@@ -210,7 +211,7 @@ class Watch:
         except LedgerError:
             self.roster.load()
             raise
-        self._intake.changed(changed)
+        self._intake.changed |= changed
         self._unlisted |= self._intake.unlisted
         self._take_newest(repo.newest for repo in wanted)
         self._swept = self._monotonic()
@@ -262,22 +263,27 @@ class Watch:
         with self._ledger.reading() as conn:
             gaps = [gap for gap in watched.gaps_of(conn, self.name) if gap.history is history]
         cutoff = int(self._moment().server - self.settings.import_)
-        parts = 0
+        read, parts = 0, list[Part]()
         for gap in gaps:
             repo, left = self.roster.by_id[gap.repo_id], gap
             while go_on() and left.low <= left.high and self._faults.due(gap.id):
                 try:
-                    left = connected.gaps.read(repo, left, cutoff, go_on)
+                    part = connected.gaps.read(repo, left, cutoff)
                 except ServerError as error:
                     self._faults.bad(gap.id, repo, error)
-                    with self._ledger.transaction() as conn:
-                        watched.write_gap(conn, replace(left, failed=True))
+                    parts.append(Part(repo, replace(left, failed=True), [], []))
                     break
                 self._faults.good(gap.id, repo)
-                parts += 1
+                parts.append(part)
+                left = part.rest
+                read += 1
+                if sum(len(each.builds) for each in parts) >= ROWS_AT_ONCE:
+                    connected.gaps.record(parts)
+                    parts = []
                 if history:
                     break
-        return parts
+        connected.gaps.record(parts)
+        return read
 
     def _import(self, connected: Connected, until: float) -> None:
         """Reads history, the newest of every repo first, until the next look is due."""
@@ -291,6 +297,7 @@ class Watch:
                 parts = self._read_gaps(connected, history=True, go_on=go_on)
                 parts += connected.follower.read_ends(history=True, go_on=go_on)
                 self._tell_remaining(connected)
+                self._intake.show()
                 if not parts:
                     break
 

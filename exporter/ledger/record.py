@@ -37,7 +37,7 @@ class Ended:
 
 @dataclass(slots=True)
 class Recorded:
-    """What a call changed: ends in rising number, then run, and the numbers to be read singly."""
+    """What a call changed: ends in rising number, then run; rows of `wanted` may be of another run."""
 
     ended: list[Ended] = field(default_factory=list)
     wanted: set[int] = field(default_factory=set)
@@ -86,7 +86,6 @@ def record(
             done.ended.append(Ended(run, build.steps))
         else:
             run.state = ENDING
-            done.wanted.add(build.number)
         if counts:
             _announce(names, run, past)
     _count(conn, repo, names, past, done.ended, policy, now)
