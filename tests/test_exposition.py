@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import needs, path_of
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client import Histogram as RegistryHistogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -174,13 +175,14 @@ def own_counters() -> CollectorRegistry:
     return registry
 
 
+@needs("promtool")
 @pytest.mark.parametrize("created", [False, True])
 def test_promtool_finds_nothing_wrong_with_any_family(created: bool) -> None:
     page = Page(registry=own_counters(), created=created)
     for repo in ("acme/app", 'quo"te\\d\n'):
         page.put(("drone", repo), [example(m, repo) for m in OURS])
     checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=bytes(page.render(False, False)), capture_output=True
+        [path_of("promtool"), "check", "metrics"], input=bytes(page.render(False, False)), capture_output=True
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
@@ -228,12 +230,13 @@ def test_buckets_are_cumulated() -> None:
     assert lines_of(page, "ci_build_duration_seconds_sum")[0].endswith(" 99.5")
 
 
+@needs("promtool")
 @pytest.mark.parametrize("hostile", ["a\0b", "\ud800", "a\udfff\0"])
 def test_what_would_end_or_break_the_page_is_replaced(hostile: str) -> None:
     page = Page()
     page.put("a", [Sample(RUNNING, ("drone", hostile), 1), Sample(LEDGER, (), 2)])
     checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=bytes(page.render(False, False)), capture_output=True
+        [path_of("promtool"), "check", "metrics"], input=bytes(page.render(False, False)), capture_output=True
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
     assert lines_of(page, "ci_ledger_size_bytes") == ["ci_ledger_size_bytes 2.0"]

@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import logging
+import re
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +18,23 @@ import pytest
 import requests
 import trustme
 from cryptography.hazmat.primitives import serialization
+from programs import needs, path_of
 from starlette.datastructures import Headers
 
 from exporter.access import REMEMBERED, Access, Guard
 from exporter.exposition import Page
 from exporter.listener import Listener
 from exporter.web import build_app
-from exporter.web_config import CIPHERS_12, CURVES, WebConfigError, load
+from exporter.web_config import (
+    CIPHERS_12,
+    CLIENT_AUTH,
+    CURVES,
+    HEADERS,
+    TLS_KEYS,
+    VERSIONS,
+    WebConfigError,
+    load,
+)
 
 SECRET = "correct horse"
 HASH = bcrypt.hashpw(SECRET.encode(), bcrypt.gensalt(4)).decode()
@@ -496,3 +508,40 @@ def test_headers_are_added_to_every_answer(folder: Path, serve: Serve) -> None:
         assert headers["Strict-Transport-Security"] == "max-age=60"
         assert headers["X-Frame-Options"] == "DENY"
         assert "Server" not in headers
+
+
+OPENING = (Path(__file__).parent.parent / "docs" / "opening.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", OPENING, re.DOTALL)
+
+
+def test_the_examples_of_the_documentation_work(folder: Path) -> None:
+    for name in ("exporter.pem", "exporter.key"):
+        (folder / name).write_bytes((folder / name.replace("exporter", "server")).read_bytes())
+    ours = [example for example in EXAMPLES if "tls_server_config" in example]
+    for example in ours:
+        (folder / "web.yml").write_text(example)
+        assert load(folder / "web.yml")[1] is not None
+    assert len(ours) == 2
+
+
+@needs("promtool")
+def test_the_documented_jobs_are_ones_of_prometheus(folder: Path) -> None:
+    (folder / "exporter-password").write_text("secret")
+    for name in ("prometheus.pem", "prometheus.key"):
+        (folder / name).write_bytes((folder / name.replace("prometheus", "client")).read_bytes())
+    theirs = [example for example in EXAMPLES if "scrape_configs" in example]
+    for example in theirs:
+        (folder / "prometheus.yml").write_text(example)
+        command = [path_of("promtool"), "check", "config", str(folder / "prometheus.yml")]
+        checked = subprocess.run(command, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr
+    assert len(theirs) == 2
+
+
+def test_every_key_is_documented() -> None:
+    table = "".join(line for line in OPENING.splitlines() if line.startswith("|"))
+    named = set(re.findall(r"`([^`]+)`", table))
+    keys = {f"tls_server_config.{key}" for key in TLS_KEYS} | {"http_server_config.http2"}
+    missing = [key for key in keys if key not in named and key.split(".")[1] not in named]
+    assert missing == []
+    assert {*HEADERS, *CLIENT_AUTH, *VERSIONS, *CURVES} <= named
