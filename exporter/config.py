@@ -189,7 +189,7 @@ class WebSettings(Settings):
     """Where the exporter itself answers."""
 
     listen: fields.Listen = "127.0.0.1:9848"
-    """Address and port; `0.0.0.0:9848` is every address: read "Opening it safely" first."""
+    """Address and port; `0.0.0.0:9848` is every address: read docs/opening.md first."""
     config_file: fields.ExistingFile | None = None
     """File in the form of Prometheus's `--web.config.file`: TLS, client certificates, users."""
     lifecycle: StrictBool = False

@@ -6,10 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import trustme
 import yaml
 from programs import needs, path_of
 from prometheus_client.parser import text_string_to_metric_families
 
+from exporter import web_config
 from exporter.config import load
 from exporter.metrics import METRICS
 
@@ -113,9 +115,27 @@ def test_queries_of_the_pages_are_valid(tmp_path: Path) -> None:
 
 
 @needs("promtool")
-def test_the_scrape_snippet_is_a_valid_configuration(tmp_path: Path) -> None:
-    (snippet,) = [b for b in blocks(ROOT / "README.md", "yaml") if b.startswith("scrape_configs:")]
-    (tmp_path / "prometheus.yml").write_text(snippet)
-    command = [str(path_of("promtool")), "check", "config", str(tmp_path / "prometheus.yml")]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    assert checked.returncode == 0, checked.stderr
+@pytest.mark.parametrize("name", ["README.md", "docs/opening.md"])
+def test_scrape_configurations_of_the_pages_are_valid(name: str, tmp_path: Path) -> None:
+    snippets = [block for block in blocks(ROOT / name, "yaml") if block.startswith("scrape_configs:")]
+    trustme.CA().issue_cert("exporter").cert_chain_pems[0].write_to_path(str(tmp_path / "any.crt"))
+    for snippet in snippets:
+        (tmp_path / "prometheus.yml").write_text(re.sub(r"[\w-]+\.(crt|key|password)", "any.crt", snippet))
+        command = [str(path_of("promtool")), "check", "config", str(tmp_path / "prometheus.yml")]
+        checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        assert checked.returncode == 0, checked.stderr
+    assert snippets
+
+
+def test_web_configurations_of_the_pages_load(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "prometheus-ca.crt"))
+    certificate = authority.issue_cert("exporter")
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "exporter.crt"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "exporter.key"))
+    page = ROOT / "docs/opening.md"
+    first, second = (block for block in blocks(page, "yaml") if block.startswith("tls_server_config:"))
+    (tmp_path / "web.yaml").write_text(first)
+    assert web_config.load(tmp_path / "web.yaml")[1] is not None
+    (tmp_path / "web.yaml").write_text(second)
+    assert list(web_config.load(tmp_path / "web.yaml")[0].users) == ["prometheus"]
