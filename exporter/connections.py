@@ -27,10 +27,13 @@ class Gate:
         self._lock = threading.Lock()
 
     def begin(self, seconds: float) -> None:
+        """Start this thread's call, which ends by the deadline; raises `OSError` when it may not start."""
         self.call.deadline = time.monotonic() + seconds
         self.call.reused = False
+        self.left()
 
     def left(self) -> float:
+        """Seconds that this thread's call still has; raises `OSError` when it has none."""
         if self.closed.is_set():
             raise ConnectionAbortedError
         left: float = self.call.deadline - time.monotonic()
@@ -58,32 +61,40 @@ class Gate:
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-class _BoundedReader(io.RawIOBase):
-    """A socket's bytes; each wait ends by the deadline of the whole answer, so that no trickle holds us."""
+class TooLargeError(OSError):
+    """An answer has more bytes than are read."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, gate: Gate) -> None:
-        self._raw, self._sock, self._gate = raw, sock, gate
+
+class _BoundedReader(io.RawIOBase):
+    """The bytes of one answer: no more than `largest`, and no wait beyond the deadline of the whole."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, gate: Gate, largest: int) -> None:
+        self._raw, self._sock, self._gate, self._left = raw, sock, gate, largest
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
         self._sock.settimeout(self._gate.left())
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self._left -= count or 0
+        if self._left < 0:
+            raise TooLargeError
+        return count
 
     def close(self) -> None:
         self._raw.close()
         super().close()
 
 
-def _pools(gate: Gate) -> dict[str, Any]:
+def _pools(gate: Gate, largest: int) -> dict[str, Any]:
     """Connection pools by scheme whose connections obey the gate."""
 
     class Response(http.client.HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
             super().__init__(sock, *args, **options)
             raw = self.fp.detach()
-            self.fp = io.BufferedReader(_BoundedReader(raw, sock, gate))
+            self.fp = io.BufferedReader(_BoundedReader(raw, sock, gate, largest))
 
     class Watched(HTTPConnection):
         response_class = Response
@@ -118,8 +129,8 @@ def _pools(gate: Gate) -> dict[str, Any]:
 class BoundedAdapter(HTTPAdapter):
     """requests' own adapter over connections that obey the gate, trusting the system's certificates."""
 
-    def __init__(self, gate: Gate, *, system_trust: bool) -> None:
-        self._pools = _pools(gate)
+    def __init__(self, gate: Gate, largest: int, *, system_trust: bool) -> None:
+        self._pools = _pools(gate, largest)
         self._context = ssl.create_default_context() if system_trust else None
         super().__init__(pool_connections=1)
 

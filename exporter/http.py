@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,11 +17,13 @@ import requests
 import urllib3
 
 from exporter import __version__
-from exporter.connections import BoundedAdapter, Gate, causes_of
+from exporter.connections import BoundedAdapter, Gate, TooLargeError, causes_of
 from exporter.telemetry import Reason, Telemetry
 
 LARGEST_BODY = 64 << 20
 """Bytes of an answer, after unpacking, that are read at most."""
+LARGEST_ANSWER = LARGEST_BODY + (1 << 20)
+"""Bytes of an answer as it comes, with its headers."""
 LONGEST_CONNECT = 10.0
 LONGEST_RETRY_AFTER = 3600.0
 CHUNK = 64 << 10
@@ -38,7 +39,23 @@ REFUSALS: dict[int, tuple[Reason, str]] = {
 }
 """What a status stands for; 413 is how Drone before 1.0 says that a user is no administrator."""
 
-FAULTS = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, zlib.error)
+NO_HTTP = "what answered there does not speak HTTP: look at `url`"
+BROKEN_OFF = "the answer broke off before its end"
+TOO_LARGE = "the answer is too large and was not read"
+CAUSES: tuple[tuple[tuple[type[BaseException], ...], Reason, str], ...] = (
+    ((socket.gaierror,), "dns", "the host's name cannot be resolved: look at `url`"),
+    ((ssl.SSLError,), "tls", "no trusted connection ({why}): look at `url` and `ca_file`"),
+    ((ConnectionError,), "refused", "the connection was refused or cut: does the server run there?"),
+    ((TimeoutError,), "timeout", "no whole answer within {timeout:g} s: look at its load and `timeout`"),
+    ((TooLargeError,), "shape", TOO_LARGE),
+    ((http.client.IncompleteRead, zlib.error), "json", BROKEN_OFF),
+    ((http.client.HTTPException,), "shape", NO_HTTP),
+    ((urllib3.exceptions.ProtocolError,), "json", BROKEN_OFF),
+    ((ValueError,), "shape", NO_HTTP),
+)
+"""What an exception, or one that it was raised for, stands for: the first line that fits."""
+
+FAULTS = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError, zlib.error)
 """What requests and the libraries below it raise where a server, or the way to it, is at fault."""
 
 
@@ -114,15 +131,11 @@ class Session:
         parts = urlsplit(url)
         self._url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
         self._gate = Gate()
-        self._requests = requests.Session()
-        self._requests.trust_env = False
-        self._requests.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._ca_file = ca_file
-        self._requests.verify = str(ca_file) if ca_file else True
-        self._requests.proxies = {"http": proxy, "https": proxy} if proxy else {}
-        adapter = BoundedAdapter(self._gate, system_trust=parts.scheme == "https" and ca_file is None)
-        self._requests.mount("http://", adapter)
-        self._requests.mount("https://", adapter)
+        self._proxies = {"http": proxy, "https": proxy} if proxy else {}
+        system_trust = parts.scheme == "https" and ca_file is None
+        # Not a requests.Session: it reads a redirect's whole body, the environment and cookies.
+        self._adapter = BoundedAdapter(self._gate, LARGEST_ANSWER, system_trust=system_trust)
         self._headers = {
             "User-Agent": f"build-exporter/{__version__}",
             "Accept": "application/json",
@@ -139,7 +152,7 @@ class Session:
     def close(self) -> None:
         """End a request that waits, and let every later one fail at once; any thread may call it."""
         self._gate.close()
-        self._requests.close()
+        self._adapter.close()
 
     @contextlib.contextmanager
     def paced(self, interval: float) -> Iterator[None]:
@@ -229,8 +242,8 @@ class Session:
         call.next = now + interval
 
     def _exchange(self, path: str, *, with_token: bool) -> Answer:
-        self._gate.begin(self._timeout)
         try:
+            self._gate.begin(self._timeout)
             try:
                 return self._once(path, with_token=with_token)
             except FAULTS as error:
@@ -245,12 +258,12 @@ class Session:
         headers = self._headers
         if with_token and self._token:
             headers = headers | {"Authorization": f"Bearer {self._token}"}
-        with self._requests.get(
-            self._url + path,
-            headers=headers,
-            timeout=(min(self._timeout, LONGEST_CONNECT), self._timeout),
-            allow_redirects=False,
+        with self._adapter.send(
+            requests.Request("GET", self._url + path, headers=headers).prepare(),
             stream=True,
+            timeout=(min(self._timeout, LONGEST_CONNECT), self._timeout),
+            verify=str(self._ca_file) if self._ca_file else True,
+            proxies=self._proxies,
         ) as response:
             self._note_clock(response.headers)
             return Answer(path, response.status_code, response.headers, self._body(response, path))
@@ -261,9 +274,8 @@ class Session:
             return next(response.raw.stream(CHUNK, decode_content=False), b"")
         if packed not in {"identity", "gzip"}:
             raise self.fault("shape", path, "answered in an encoding that was not asked for", status=200)
-        too_large = self.fault("shape", path, "the answer is too large and was not read", status=200)
         if (response.raw.length_remaining or 0) > LARGEST_BODY:
-            raise too_large
+            raise self.fault("shape", path, TOO_LARGE, status=200)
         unpack = zlib.decompressobj(wbits=31) if packed == "gzip" else None
         parts: list[bytes] = []
         size = 0
@@ -272,9 +284,9 @@ class Session:
             part = unpack.decompress(chunk, LARGEST_BODY - size + 1) if unpack else chunk
             parts.append(part)
             if (size := size + len(part)) > LARGEST_BODY:
-                raise too_large
+                raise self.fault("shape", path, TOO_LARGE, status=200)
         if unpack and not unpack.eof:
-            raise self.fault("json", path, "the answer broke off before its end", status=200)
+            raise self.fault("json", path, BROKEN_OFF, status=200)
         return b"".join(parts)
 
     def _note_clock(self, headers: Mapping[str, str]) -> None:
@@ -291,27 +303,14 @@ class Session:
         return min(max(date - self.server_now(), 0.0), LONGEST_RETRY_AFTER)
 
     def _explained(self, path: str, error: Exception) -> ServerError:
-        causes = causes_of(error)
-
-        def among(*kinds: type[BaseException]) -> BaseException | None:
-            return next((cause for cause in causes if isinstance(cause, kinds)), None)
-
         if self._gate.closed.is_set():
             return self.fault("refused", path, "not asked any more, for the exporter stops reading it")
-        if among(socket.gaierror):
-            return self.fault("dns", path, "the host's name cannot be resolved: look at `url`")
-        if tls := among(ssl.SSLError):
-            why = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or "no handshake"
-            return self.fault("tls", path, f"no trusted connection ({why}): look at `url` and `ca_file`")
-        if among(ConnectionError):
-            return self.fault("refused", path, "the connection was refused or cut: does it run there?")
-        if among(TimeoutError):
-            what = f"no whole answer within {self._timeout:g} s: is it overloaded, or `timeout` too short?"
-            return self.fault("timeout", path, what)
-        if among(http.client.IncompleteRead, zlib.error):
-            return self.fault("json", path, "the answer broke off before its end")
-        if among(http.client.HTTPException):
-            return self.fault("shape", path, "what answered there does not speak HTTP: look at `url`")
+        found = causes_of(error)
+        for kinds, reason, what in CAUSES:
+            for cause in found:
+                if isinstance(cause, kinds):
+                    why = getattr(cause, "verify_message", "") or getattr(cause, "reason", "")
+                    return self.fault(reason, path, what.format(why=why, timeout=self._timeout))
         if self._ca_file and not self._ca_file.is_file():
             return self.fault("tls", path, "there is no file where `ca_file` says")
         return self.fault("refused", path, "no connection: look at `url` and `proxy`")

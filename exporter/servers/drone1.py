@@ -208,12 +208,14 @@ def _parse_step(step: StepRow, stage: str, reading: Reading) -> Step:
     status = reading.status(STEP_STATUSES, step.status, "step_status")
     if step.status == "killed" and step.exit_code == STOPPED_BY_LIMIT:
         status = Status.TIMEOUT
+    # A step that never began carries the time at which that was settled.
+    began = status is not Status.SKIPPED
     return Step(
         name=text(stage + step.name),
         status=status,
         exit_code=step.exit_code,
-        started=reading.moment("started", step.started),
-        finished=reading.moment("finished", step.stopped),
+        started=reading.moment("started", step.started) if began else 0,
+        finished=reading.moment("finished", step.stopped) if began else 0,
         ignored=step.errignore,
     )
 
