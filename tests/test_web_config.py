@@ -6,7 +6,6 @@ import logging
 import re
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,6 @@ import pytest
 import requests
 import trustme
 from cryptography.hazmat.primitives import serialization
-from programs import needs, path_of
 from starlette.datastructures import Headers
 
 from exporter.access import REMEMBERED, Access, Guard
@@ -511,31 +509,6 @@ def test_headers_are_added_to_every_answer(folder: Path, serve: Serve) -> None:
 
 
 OPENING = (Path(__file__).parent.parent / "docs" / "opening.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", OPENING, re.DOTALL)
-
-
-def test_the_examples_of_the_documentation_work(folder: Path) -> None:
-    for name in ("exporter.pem", "exporter.key"):
-        (folder / name).write_bytes((folder / name.replace("exporter", "server")).read_bytes())
-    ours = [example for example in EXAMPLES if "tls_server_config" in example]
-    for example in ours:
-        (folder / "web.yml").write_text(example)
-        assert load(folder / "web.yml")[1] is not None
-    assert len(ours) == 2
-
-
-@needs("promtool")
-def test_the_documented_jobs_are_ones_of_prometheus(folder: Path) -> None:
-    (folder / "exporter-password").write_text("secret")
-    for name in ("prometheus.pem", "prometheus.key"):
-        (folder / name).write_bytes((folder / name.replace("prometheus", "client")).read_bytes())
-    theirs = [example for example in EXAMPLES if "scrape_configs" in example]
-    for example in theirs:
-        (folder / "prometheus.yml").write_text(example)
-        command = [path_of("promtool"), "check", "config", str(folder / "prometheus.yml")]
-        checked = subprocess.run(command, capture_output=True, text=True)
-        assert checked.returncode == 0, checked.stderr
-    assert len(theirs) == 2
 
 
 def test_every_key_is_documented() -> None:
