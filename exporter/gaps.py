@@ -48,7 +48,7 @@ class GapReader:
         else:
             rows = self._page(repo, part.rest, part.unread)
         if gap.history:
-            if rows and 0 < min(b.created or cutoff for b in rows) < cutoff:
+            if rows and 0 < rows[-1].created < cutoff:
                 part.rest.high = gap.low - 1
             rows = [b for b in rows if b.created >= cutoff or b.number == repo.highest or not b.ended]
         part.builds = rows

@@ -1,6 +1,7 @@
 """Answers of one server into the ledger: each in one transaction, with all that belongs to it."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from sqlalchemy import Connection
 
@@ -13,6 +14,8 @@ from exporter.model import Build, Event
 from exporter.roster import Roster
 from exporter.telemetry import Telemetry
 
+PATTERNS_KEPT = 10_000
+"""Branches whose match is remembered."""
 _CLOCK_SET_BACK = 300
 """Seconds by which a server's clock may be set back without its numbers being taken for new ones."""
 
@@ -20,10 +23,10 @@ log = logger(__name__)
 
 
 def policy_of(settings: ServerSettings, series_retention: float) -> Policy:
-    """What the configuration says of a server's builds."""
+    """What the configuration says of a server's builds; patterns are matched once a branch."""
     return Policy(
-        names_branch=settings.names_branch,
-        counts=lambda event, branch: settings.counts(Event(event), branch),
+        names_branch=lru_cache(PATTERNS_KEPT)(settings.names_branch),
+        counts=lru_cache(PATTERNS_KEPT)(lambda event, branch: settings.counts(Event(event), branch)),
         series_retention=series_retention,
     )
 

@@ -70,6 +70,8 @@ def add_branch_end(head: BranchHead, end: Point, *, good: bool, bad: bool) -> bo
 
     That is so only when a good end falls between bad ones that were folded in before.
     """
+    if _is_past(head, end.key):
+        return False
     head.last = _newer(head.last, end)
     if bad:
         head.bad = _newer(head.bad, end)
@@ -99,6 +101,18 @@ def add_cron_end(head: CronHead, end: Point, created: int, *, scheduled: bool) -
 def add_environment_end(head: EnvironmentHead, end: Point) -> None:
     """Folds one deployment in."""
     head.last = _newer(head.last, end)
+
+
+def _is_past(head: BranchHead, key: Key) -> bool:
+    """True when nothing that the head keeps reaches back to `key`: so it is with most of an import."""
+    return (
+        head.good is not None
+        and head.bad is not None
+        and key < head.good.key
+        and key < head.bad.key
+        and len(head.durations) == DURATIONS_KEPT
+        and key < head.durations[-1][0]
+    )
 
 
 def _newer(known: Point | None, end: Point) -> Point:

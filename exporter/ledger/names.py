@@ -52,6 +52,9 @@ class Names:
 
     def branch(self, branch: str, built: int) -> str:
         """The label of `branch`, which has a build from `built` (server's clock)."""
+        known = self.known.get((BRANCH, branch))
+        if known is not None and built <= known.last:
+            return branch
         if branch == "" or self.policy.names_branch(branch, self.default_branch):
             self._use(BRANCH, branch, built, slot=False)
             return branch

@@ -4,6 +4,7 @@ The caller opens the transaction and writes what else belongs to it (the gap tha
 feed's cursor) beside it.
 """
 
+from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from exporter.ledger.counts import Addition, Series, Total, additions
 from exporter.ledger.names import BRANCH, ENVIRONMENT, SERIES, STEP, Names, Policy, as_json
 from exporter.ledger.past import Past
 from exporter.ledger.runs import Run, contradicts, is_news, match, new_run, take
-from exporter.ledger.schema import ENDING, OPEN, SETTLED
+from exporter.ledger.schema import ENDING, SETTLED
 from exporter.ledger.watched import RepoState
 from exporter.model import Build, Event, Status, Step, Word
 
@@ -56,13 +57,13 @@ def record(
     newest = _newest_ends(ordered)
     done = Recorded()
     touched: dict[int, Run] = {}
+    seen: dict[tuple[str, str], Run] = {}
     for build in ordered:
         runs = known.setdefault(build.number, [])
         run = match(runs, build)
         if run is None:
             run = new_run(repo.id, repo.generation, build)
-            runs.append(run)
-            runs.sort(key=lambda r: r.run)
+            insort(runs, run, key=lambda r: r.run)
         elif contradicts(run, build):
             done.wanted.add(build.number)
             continue
@@ -70,11 +71,13 @@ def record(
             pass  # its queue time became known: to be written whatever else the answer says
         elif not is_news(run, build) or not (_moved(run, build) or run.seen_open < repo.horizon):
             continue
-        before = run.state
-        if before == SETTLED or build.ended or run.state == OPEN:
+        else:
             take(run, build)
+        before = run.state
         touched[id(run)] = run
         counts = policy.counts(build.event, build.branch)
+        if counts:
+            seen[run.branch, run.event] = run
         if not build.ended:
             run.seen_open = int(now.server)
         elif before == SETTLED:
@@ -86,8 +89,8 @@ def record(
             done.ended.append(Ended(run, build.steps))
         else:
             run.state = ENDING
-        if counts:
-            _announce(names, run, past)
+    for run in seen.values():
+        _announce(names, run, past)
     _count(conn, repo, names, past, done.ended, policy, now)
     store.write_runs(conn, list(touched.values()), repo.id, {keys[i] for i in touched if i in keys})
     store.write_steps(conn, [(e.run, e.steps) for e in done.ended if e.steps])
@@ -165,9 +168,11 @@ def _count(
         environment = names.environment(run.environment, built) if run.event == Event.DEPLOYMENT else ""
         cron = names.cron(run.cron, built) if run.event == Event.CRON else None
         past.add(run, branch, environment, cron)
-        same = peers.setdefault(run.commit, []) if run.commit else []
-        sums += _pair_additions(names, same, run)
-        same.append(run)
+        if run.commit:
+            same = peers.setdefault(run.commit, [])
+            if same:
+                sums += _pair_additions(names, same, run)
+            same.append(run)
         if run.counted:
             names.series(branch, run.event, built, counted=True)
             step_names = names.steps((step.name for step in end.steps), built)

@@ -97,35 +97,33 @@ COLUMNS = tuple(f.name for f in fields(Run))
 
 def new_run(repo_id: int, generation: int, build: Build) -> Run:
     """A run of which `build` is the first that is known."""
-    run = Run(
-        repo_id=repo_id,
-        generation=generation,
-        number=build.number,
-        run=build.run or build.created,
-        guessed=build.run == 0,
-        state=OPEN,
-        counted=False,
-        id=0,
-        status=build.status,
-        event=build.event,
-        branch=build.branch,
-        ref=build.ref,
-        ref_class=build.ref_class,
-        commit=build.commit,
-        created=0,
-        started=0,
-        finished=0,
-        wait=None,
-        duration=None,
-        parent=0,
-        by_hand=False,
-        environment="",
-        cron="",
-        author="",
-        title="",
+    return Run(
+        repo_id,
+        generation,
+        build.number,
+        build.run or build.created,
+        build.run == 0,
+        OPEN,
+        False,
+        build.id,
+        build.status,
+        build.event,
+        build.branch,
+        build.ref,
+        build.ref_class,
+        build.commit,
+        build.created,
+        build.started,
+        build.finished,
+        build.wait,
+        build.duration,
+        build.parent,
+        build.by_hand,
+        build.environment,
+        build.cron,
+        build.author,
+        build.title,
     )
-    take(run, build)
-    return run
 
 
 def take(run: Run, build: Build) -> None:
