@@ -4,6 +4,7 @@ The folds take ends in any order, since an import reads the newest first while l
 Nothing here does I/O.
 """
 
+from bisect import insort
 from itertools import pairwise
 from statistics import median
 from typing import TypeAlias
@@ -37,7 +38,7 @@ class BranchHead(msgspec.Struct, omit_defaults=True):
     failures: int = 0
     """Bad ends since the newest good one."""
     durations: list[tuple[Key, int]] = []
-    """Seconds that the newest good builds ran, newest first."""
+    """Seconds that the newest good builds ran, oldest first."""
 
     @property
     def expected_duration(self) -> float | None:
@@ -50,7 +51,7 @@ class CronHead(msgspec.Struct, omit_defaults=True):
 
     last: Point | None = None
     starts: list[tuple[Key, int]] = []
-    """When its newest builds were created, newest first."""
+    """When its newest builds were created, oldest first."""
 
     @property
     def interval(self) -> float | None:
@@ -81,7 +82,7 @@ def add_branch_end(head: BranchHead, end: Point, *, good: bool, bad: bool) -> bo
     if not good:
         return False
     if end.duration is not None:
-        head.durations = _newest([*head.durations, (end.key, end.duration)], DURATIONS_KEPT)
+        _keep_newest(head.durations, (end.key, end.duration), DURATIONS_KEPT)
     if head.good is not None and end.key < head.good.key:
         return False
     head.good = end
@@ -95,7 +96,7 @@ def add_cron_end(head: CronHead, end: Point, created: int, *, scheduled: bool) -
     """Folds one end of a cron job in; only runs that the schedule began tell its interval."""
     head.last = _newer(head.last, end)
     if scheduled:
-        head.starts = _newest([*head.starts, (end.key, created)], STARTS_KEPT)
+        _keep_newest(head.starts, (end.key, created), STARTS_KEPT)
 
 
 def add_environment_end(head: EnvironmentHead, end: Point) -> None:
@@ -111,7 +112,7 @@ def _is_past(head: BranchHead, key: Key) -> bool:
         and key < head.good.key
         and key < head.bad.key
         and len(head.durations) == DURATIONS_KEPT
-        and key < head.durations[-1][0]
+        and key < head.durations[0][0]
     )
 
 
@@ -119,8 +120,10 @@ def _newer(known: Point | None, end: Point) -> Point:
     return end if known is None or end.key >= known.key else known
 
 
-def _newest(values: list[tuple[Key, int]], kept: int) -> list[tuple[Key, int]]:
-    return sorted(dict(values).items(), reverse=True)[:kept]
+def _keep_newest(values: list[tuple[Key, int]], value: tuple[Key, int], kept: int) -> None:
+    insort(values, value)
+    if len(values) > kept:
+        del values[0]
 
 
 def _median(values: list[int]) -> float | None:
@@ -128,4 +131,4 @@ def _median(values: list[int]) -> float | None:
 
 
 def _median_gap(times: list[int]) -> float:
-    return float(median(newer - older for newer, older in pairwise(times)))
+    return float(median(newer - older for older, newer in pairwise(times)))

@@ -160,7 +160,8 @@ def _count(
     if not shown:
         return
     sums: list[tuple[Addition, Run]] = []
-    peers = store.peers_of(conn, repo.id, {e.run.commit for e in shown if e.run.commit})
+    pairs = any(e.run.counted for e in shown) or store.has_counted(conn, repo.id)
+    peers = store.peers_of(conn, repo.id, {e.run.commit for e in shown if e.run.commit}) if pairs else {}
     for end in shown:
         run = end.run
         built = run.when_ended
@@ -168,7 +169,7 @@ def _count(
         environment = names.environment(run.environment, built) if run.event == Event.DEPLOYMENT else ""
         cron = names.cron(run.cron, built) if run.event == Event.CRON else None
         past.add(run, branch, environment, cron)
-        if run.commit:
+        if pairs and run.commit:
             same = peers.setdefault(run.commit, [])
             if same:
                 sums += _pair_additions(names, same, run)

@@ -49,7 +49,7 @@ class Run:
 
     @property
     def bad(self) -> bool:
-        return Status(self.status).bad
+        return Status.FAILURE <= self.status <= Status.TIMEOUT
 
     @property
     def restarted(self) -> bool:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, bindparam, delete, func, select, tuple_
 
@@ -16,6 +16,8 @@ from exporter.ledger.sql import chunks, upsert
 from exporter.ledger.watched import RepoState
 from exporter.model import Status, Step
 
+HeadKey: TypeAlias = tuple[str, tuple[str, ...]]
+"""The kind of a head and the label values that it is of."""
 _RUN_ROW = attrgetter(*COLUMNS)
 _STEP_ROW = attrgetter("name", "status", "exit_code", "started", "finished", "ignored")
 _BAD = [status.value for status in Status if status.bad]
@@ -35,6 +37,8 @@ _PEERS = select(builds).where(
     builds.c.commit.in_(bindparam("commits", expanding=True)),
     builds.c.state == SETTLED,
 )
+_ANY_BUILD = select(builds.c.number).where(builds.c.repo_id == bindparam("repo")).limit(1)
+_ANY_COUNTED = _ANY_BUILD.where(builds.c.counted)
 _NAMES = select(names.c.kind, names.c.name, names.c.slot, names.c.since, names.c.last).where(
     names.c.repo_id == bindparam("repo")
 )
@@ -82,6 +86,11 @@ def unsettled(conn: Connection, server: str) -> list[Run]:
     return [Run(*row) for row in conn.execute(_UNSETTLED, {"server": server})]
 
 
+def has_counted(conn: Connection, repo_id: int) -> bool:
+    """True when an end of the repo has moved counters."""
+    return conn.execute(_ANY_COUNTED, {"repo": repo_id}).first() is not None
+
+
 def peers_of(conn: Connection, repo_id: int, commits: Collection[str]) -> dict[str, list[Run]]:
     """The settled runs of these commits."""
     found: dict[str, list[Run]] = {}
@@ -95,6 +104,11 @@ def peers_of(conn: Connection, repo_id: int, commits: Collection[str]) -> dict[s
 def drop_run(conn: Connection, run: Run) -> None:
     """Forgets a run that never ended and is not there any more."""
     write_runs(conn, [], run.repo_id, [run.key])
+
+
+def has_builds(conn: Connection, repo_id: int) -> bool:
+    """True when any build of the repo is known."""
+    return conn.execute(_ANY_BUILD, {"repo": repo_id}).first() is not None
 
 
 def newest_ends(conn: Connection, repo_id: int, branch: str, event: str, limit: int) -> list[Run]:
@@ -146,13 +160,14 @@ def write_names(conn: Connection, repo_id: int, changed: Mapping[tuple[str, str]
     upsert(conn, names, rows)
 
 
-def heads_of(conn: Connection, repo_id: int) -> dict[tuple[str, str], str]:
+def heads_of(conn: Connection, repo_id: int) -> dict[HeadKey, str]:
     rows = conn.execute(_HEADS, {"repo": repo_id})
-    return {(kind, name): state for kind, name, state in rows}
+    return {(kind, tuple(json.loads(name))): state for kind, name, state in rows}
 
 
-def write_heads(conn: Connection, repo_id: int, changed: Mapping[tuple[str, str], str]) -> None:
-    upsert(conn, heads, [(repo_id, kind, name, state) for (kind, name), state in changed.items()])
+def write_heads(conn: Connection, repo_id: int, changed: Mapping[HeadKey, str]) -> None:
+    rows = [(repo_id, kind, as_json(labels), state) for (kind, labels), state in changed.items()]
+    upsert(conn, heads, rows)
 
 
 def totals_of(conn: Connection, repo_id: int, series: Collection[Series]) -> dict[Series, Total]:

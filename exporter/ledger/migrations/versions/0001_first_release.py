@@ -87,6 +87,14 @@ def upgrade() -> None:
     )
     op.create_index("builds_by_commit", "builds", ["repo_id", "commit"], unique=False)
     op.create_index(
+        "builds_counted",
+        "builds",
+        ["repo_id"],
+        unique=False,
+        sqlite_where="counted",
+        postgresql_where="counted",
+    )
+    op.create_index(
         "builds_unsettled",
         "builds",
         ["repo_id"],
