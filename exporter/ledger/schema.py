@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 HEAD = "0001"
@@ -109,7 +110,8 @@ builds = Table(
 Index("builds_unsettled", builds.c.repo_id, sqlite_where=builds.c.state < SETTLED,
       postgresql_where=builds.c.state < SETTLED)  # fmt: skip
 Index("builds_by_commit", builds.c.repo_id, builds.c.commit)
-Index("builds_counted", builds.c.repo_id, sqlite_where=builds.c.counted, postgresql_where=builds.c.counted)
+Index("builds_counted", builds.c.repo_id, sqlite_where=text("counted"),
+      postgresql_where=text("counted"))  # fmt: skip
 Index("builds_by_branch", builds.c.repo_id, builds.c.branch, builds.c.event,
       builds.c.generation, builds.c.number, builds.c.run)  # fmt: skip
 

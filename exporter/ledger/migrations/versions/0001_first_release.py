@@ -91,8 +91,8 @@ def upgrade() -> None:
         "builds",
         ["repo_id"],
         unique=False,
-        sqlite_where="counted",
-        postgresql_where="counted",
+        sqlite_where=sa.text("counted"),
+        postgresql_where=sa.text("counted"),
     )
     op.create_index(
         "builds_unsettled",
