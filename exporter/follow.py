@@ -25,6 +25,8 @@ LOOK_AGAIN = 60.0
 """Seconds between two looks at a build that waits: only the single build tells that it is blocked."""
 OLD, ASKED_AT_LEAST = 86_400.0, 3_600.0
 """A build open for longer than a day is asked about less and less, at last once an hour."""
+SINGLES_AT_ONCE = 20
+"""Single builds that are read before they are recorded: each is news, so they are few."""
 SERVER_FAULTS = frozenset({"refused", "dns", "tls", "limit"})
 """Reasons that concern the whole server; others on a repo's path concern that repo."""
 
@@ -117,12 +119,15 @@ class Follower:
             if listed is not None:
                 self._intake.take(listed)
                 shown = {(row.repo, row.number): row for row in listed} | shown
+        asked: list[tuple[RepoState, int, float]] = []
         for repo, run in open_runs:
             row = shown.get((repo.name, run.number))
             if row is None:
-                self._read(repo, run.number, self._patience(run))
+                asked.append((repo, run.number, self._patience(run)))
             elif row.word is Word.ROW and not row.ended:
-                self._read(repo, run.number, LOOK_AGAIN)
+                asked.append((repo, run.number, LOOK_AGAIN))
+        for _ in self._read(asked):
+            pass
 
     def read_ends(self, *, history: bool, go_on: Callable[[], bool]) -> int:
         """Reads singly what a row said has ended, the newest first: live ends, or those of history.
@@ -136,20 +141,22 @@ class Follower:
         }
         if not history:
             numbers |= self._intake.wanted
-            self._intake.wanted.clear()
+        asked = (
+            (self._roster.by_id[repo_id], number, 0.0)
+            for repo_id, number in sorted(numbers, reverse=True)
+            if go_on()
+        )
         read = 0
         fleeting: list[tuple[RepoState, int, float]] = []
-        for repo_id, number in sorted(numbers, reverse=True):
-            repo = self._roster.by_id.get(repo_id)
-            if repo is None or not go_on():
-                continue
-            build = self._read(repo, number)
-            read += build is not None
-            if build is not None and build.word is Word.FLEETING:
-                fleeting.append((repo, number, self._monotonic() + FLEETING))
+        for repo, build in self._read(asked):
+            read += 1
+            self._intake.wanted.discard((repo.id, build.number))
+            if build.word is Word.FLEETING:
+                fleeting.append((repo, build.number, self._monotonic() + FLEETING))
         for repo, number, at in fleeting:
             self._stop.wait(max(0.0, at - self._monotonic()))
-            self._read(repo, number, last_word=True)
+            for _ in self._read([(repo, number, 0.0)], last_word=True):
+                pass
         return read
 
     @property
@@ -177,24 +184,35 @@ class Follower:
         return 0.0 if age < OLD else min(ASKED_AT_LEAST, self._poll + (age - OLD) / 24)
 
     def _read(
-        self, repo: RepoState, number: int, again: float = 0.0, *, last_word: bool = False
-    ) -> Build | None:
-        """Reads and records a single build when it is due; one still open is due `again` later."""
-        key = (repo.id, number)
-        if not self._faults.due(key):
-            return None
+        self, asked: Iterable[tuple[RepoState, int, float]], *, last_word: bool = False
+    ) -> Iterator[tuple[RepoState, Build]]:
+        """Reads those single builds that are due, and records some at a time.
+
+        Asked for are repo, number, and the seconds after which one that is still open is due again.
+        """
+        read: list[Build] = []
         try:
-            build = self._server.build(repo.name, number)
-        except ServerError as error:
-            self._refused(repo, number, error)
-            return None
-        self._faults.good(key, repo)
-        if last_word and build.word is Word.FLEETING:
-            build = replace(build, word=Word.FINAL)
-        self._intake.take([build])
-        if again and not build.ended:
-            self._faults.later(key, again)
-        return build
+            for repo, number, again in asked:
+                key = (repo.id, number)
+                if not self._faults.due(key):
+                    continue
+                try:
+                    build = self._server.build(repo.name, number)
+                except ServerError as error:
+                    self._refused(repo, number, error)
+                    continue
+                self._faults.good(key, repo)
+                if again and not build.ended:
+                    self._faults.later(key, again)
+                if last_word and build.word is Word.FLEETING:
+                    build = replace(build, word=Word.FINAL)
+                read.append(build)
+                if len(read) >= SINGLES_AT_ONCE:
+                    self._intake.take(read)
+                    read = []
+                yield repo, build
+        finally:
+            self._intake.take(read)
 
     def _refused(self, repo: RepoState, number: int, error: ServerError) -> None:
         """A build that cannot be had is gone, ended by its row's own word, or asked for again."""

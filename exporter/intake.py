@@ -68,6 +68,8 @@ class Intake:
         by_repo: dict[str, list[Build]] = {}
         for build in builds:
             by_repo.setdefault(build.repo, []).append(build)
+        if not by_repo and within is None:
+            return
         now = self._moment()
         changed: set[int] = set()
         ended: list[Ended] = []
