@@ -182,10 +182,7 @@ def _nobody(hashes: Iterable[str]) -> str:
 
 
 def _fits(password: bytes, hashed: str) -> bool:
-    try:
-        return bcrypt.checkpw(password[:BCRYPT_BYTES], hashed.encode())
-    except ValueError:
-        return False
+    return bcrypt.checkpw(password[:BCRYPT_BYTES], hashed.encode())
 
 
 def _names(session: ssl.SSLObject) -> Iterator[str]:

@@ -476,6 +476,12 @@ def test_stopping_lets_an_answer_out(serve: Serve) -> None:
     assert answers == [200]
 
 
+def test_a_server_that_cannot_start_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ListenError, match="the server did not start; the log says why"):
+        Listener("127.0.0.1:0", build_app(Page().render, list), tls="no context").start()
+    assert [record.message for record in caplog.records] == ["the listener ended"]
+
+
 def test_what_was_never_started_can_be_stopped() -> None:
     Listener("127.0.0.1:0", build_app(Page().render, list)).stop()
 

@@ -36,6 +36,7 @@ from exporter.web_config import (
 
 SECRET = "correct horse"
 HASH = bcrypt.hashpw(SECRET.encode(), bcrypt.gensalt(4)).decode()
+USERS = f"basic_auth_users: {{ann: '{HASH}'}}\n"
 TLS = "tls_server_config: {cert_file: server.pem, key_file: server.key%s}\n"
 
 Serve = Callable[[str], str]
@@ -237,6 +238,10 @@ def test_certificates_are_looked_at_when_the_file_is_read(
         ("- a\n", "1:1: must be a mapping"),
         ("basic_auth_users: [ann]\n", "1:1: basic_auth_users: must be a mapping"),
         ("basic_auth_users: {ann: }\n", "1:20: basic_auth_users.ann: must be a bcrypt hash"),
+        (
+            f"basic_auth_users: {{ann: {HASH[:7]}{'a' * 53}}}\n",
+            "1:20: basic_auth_users.ann: must be a bcrypt",
+        ),
         ("basic_auth_users: {ann: a, ann: b}\n", "stands twice"),
         ("a: [\n", "2:1: "),
     ],
@@ -385,6 +390,18 @@ def test_a_broken_change_leaves_in_force_what_was(
     assert [record.message for record in caplog.records[1:]] == ["the web configuration was read again"]
 
 
+def test_a_file_that_goes_away_leaves_in_force_what_was(
+    folder: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = serve(USERS)
+    (folder / "web.yml").unlink()
+    for _ in range(2):
+        assert status(url, folder) == 401
+        assert status(url, folder, auth=("ann", SECRET)) == 200
+    (told,) = caplog.records
+    assert told.fields["error"] == f"{folder}/web.yml: cannot be read: No such file or directory"
+
+
 def test_tls_is_not_taken_off_by_a_change(
     folder: Path, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -394,9 +411,6 @@ def test_tls_is_not_taken_off_by_a_change(
     assert [r.fields["error"] for r in caplog.records] == [
         f"{folder}/web.yml: TLS is put on or off by a restart only"
     ]
-
-
-USERS = f"basic_auth_users: {{ann: '{HASH}'}}\n"
 
 
 @pytest.mark.parametrize("page", ["/", "/metrics", "/healthz", "/readyz", "/-/reload", "/nothing"])
