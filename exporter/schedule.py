@@ -1,5 +1,6 @@
 """What happens when: one job a server, and the housekeeping."""
 
+import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -37,6 +38,8 @@ class Schedule:
             executors={"default": ThreadPoolExecutor(max(1, len(self._jobs)))},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
+        # That a look took longer than its interval is no news: the next one comes when it is due.
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         now = datetime.now(UTC)
         for name, seconds, job, after in self._jobs:
             scheduler.add_job(
