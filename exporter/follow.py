@@ -48,23 +48,24 @@ class Faults:
     def __init__(self, name: str, telemetry: Telemetry, poll: float, monotonic: Callable[[], float]) -> None:
         self._name, self._telemetry, self._poll, self._monotonic = name, telemetry, poll, monotonic
         self._attempts: dict[object, Attempts] = {}
+        self._looks: dict[object, float] = {}
         self._failing: set[str] = set()
         self._timeouts = 0
 
-    def due(self, key: object) -> bool:
-        """True when it is time to ask for `key` (again)."""
-        known = self._attempts.get(key)
-        return known is None or self._monotonic() >= known.next
+    def due(self, key: object, *, look: bool = False) -> bool:
+        """True when it is time to ask for `key` (again); `look`: only to see whether it is still open."""
+        now, known = self._monotonic(), self._attempts.get(key)
+        return (known is None or now >= known.next) and not (look and now < self._looks.get(key, now))
 
     def later(self, key: object, seconds: float) -> None:
-        """Puts off the next question by `seconds`, without counting it as a failure."""
-        now = self._monotonic()
-        self._attempts[key] = Attempts(now, 0, now + seconds)
+        """Puts off the next look at what is open by `seconds`; its end is asked for all the same."""
+        self._looks[key] = self._monotonic() + seconds
 
     def good(self, key: object, repo: RepoState) -> None:
         """It was read."""
         self._timeouts = 0
         self._attempts.pop(key, None)
+        self._looks.pop(key, None)
         if repo.name in self._failing:
             self._failing.discard(repo.name)
             log.info("a repo can be read again", server=self._name, repo=repo.name)
@@ -194,7 +195,7 @@ class Follower:
         try:
             for repo, number, again in asked:
                 key = (repo.id, number)
-                if not self._faults.due(key):
+                if not self._faults.due(key, look=again > 0):
                     continue
                 try:
                     build = self._server.build(repo.name, number)
