@@ -11,9 +11,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
+from exporter.config import ServerSettings
+from exporter.model import Build
+from exporter.servers import Server
+from exporter.servers.detect import open_server
+from exporter.telemetry import Telemetry
+
 RECORDINGS = Path(__file__).parent / "data" / "recordings"
 NOW = 1_795_600_000
 """The clock of the server that replays: after all that was recorded."""
+TOKEN = "t0p-s3cr3t-t0k3n"
 UNKNOWN = {"status": 404, "headers": {}, "body": ""}
 
 
@@ -48,13 +57,25 @@ class Replay:
         return self
 
     def serve(self, path: str, body: object, status: int = 200) -> "Replay":
-        """Answer this JSON value there, as the system would."""
+        """Answer this JSON value (or these bytes) there, as the system would."""
         headers = recording(self.system, "user")["headers"]
         self.answers[path] = {"status": status, "headers": headers, "body": body}
         return self
 
+    def asked_by(self, name: str) -> str:
+        """The path that a recording answers."""
+        return str(recording(self.system, name)["request"]["path"])
+
     def answer_to(self, path: str) -> Any:
         return self.answers.get(path) or self.answers.get(path.partition("?")[0]) or UNKNOWN
+
+
+def _payload(answer: Any) -> bytes:
+    body = answer["body"]
+    if isinstance(body, bytes):
+        return body
+    is_json = answer["headers"].get("Content-Type", "").startswith("application/json")
+    return (json.dumps(body) if is_json else str(body)).encode()
 
 
 @contextmanager
@@ -71,9 +92,7 @@ def replaying(system: str, *names: str) -> Iterator[Replay]:
             replay.asked.append(self.path)
             replay.tokens.append(self.headers.get("Authorization"))
             answer = replay.answer_to(self.path)
-            is_text = not answer["headers"].get("Content-Type", "").startswith("application/json")
-            body = answer["body"] if is_text else json.dumps(answer["body"])
-            payload = body.encode("utf-8", "surrogatepass")
+            payload = _payload(answer)
             self.send_response_only(answer["status"])
             self.send_header("Date", formatdate(NOW, usegmt=True))
             for name, value in answer["headers"].items():
@@ -94,3 +113,31 @@ def replaying(system: str, *names: str) -> Iterator[Replay]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def opened(replay: Replay, telemetry: Telemetry, dialect: str = "auto") -> Server:
+    """The server of a replay, read as the exporter reads it."""
+    settings = ServerSettings.model_validate(
+        {
+            "name": "ci",
+            "url": replay.url,
+            "public_url": "https://ci.example.com/",
+            "token": SecretStr(TOKEN),
+            "dialect": dialect,
+        }
+    )
+    return open_server(settings, telemetry, clock=lambda: NOW)
+
+
+def build_in(server: Server, replay: Replay, name: str) -> Build:
+    """The single build of a recording, asked for as it was when it was recorded."""
+    _, _, _, owner, repo, _, number = replay.play(name).asked_by(name).split("/")
+    return server.build(f"{owner}/{repo}", int(number))
+
+
+def differences(build: Build, **expected: object) -> dict[str, object]:
+    """What of a build is not as expected; steps are given as (name, status, exit code, duration)."""
+    found = {name: getattr(build, name) for name in expected}
+    if "steps" in found:
+        found["steps"] = [(s.name, s.status.word, s.exit_code, s.duration) for s in build.steps]
+    return {name: value for name, value in found.items() if value != expected[name]}
