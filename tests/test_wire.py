@@ -28,7 +28,7 @@ REPOS = {
     "drone-1.x": ("user-repos-latest", "/api/user/repos?latest=true"),
 }
 SINGLES = {"drone-0.5": "build-ran-matrix", "drone-0.8": "build-matrix", "drone-1.x": "build-failure-stages"}
-HOSTILE = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+HOSTILE = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture
