@@ -9,7 +9,7 @@ from exporter.http import ServerError
 from exporter.intake import Intake
 from exporter.ledger import Ledger, Moment, is_live, store
 from exporter.ledger.runs import Run
-from exporter.ledger.schema import ENDING, OPEN
+from exporter.ledger.schema import DOUBTED, ENDING, OPEN
 from exporter.ledger.watched import RepoState
 from exporter.log import logger
 from exporter.model import Build, Status, Word
@@ -137,11 +137,9 @@ class Follower:
         """
         numbers = {
             (repo.id, run.number)
-            for repo, run in self._unsettled(ENDING)
-            if is_live(repo, run) is not history
+            for repo, run in self._unsettled(ENDING, DOUBTED)
+            if (is_live(repo, run) or run.state == DOUBTED) is not history
         }
-        if not history:
-            numbers |= self._intake.wanted
         asked = (
             (self._roster.by_id[repo_id], number, 0.0)
             for repo_id, number in sorted(numbers, reverse=True)
@@ -151,7 +149,6 @@ class Follower:
         fleeting: list[tuple[RepoState, int, float]] = []
         for repo, build in self._read(asked):
             read += 1
-            self._intake.wanted.discard((repo.id, build.number))
             if build.word is Word.FLEETING:
                 fleeting.append((repo, build.number, self._monotonic() + FLEETING))
         for repo, number, at in fleeting:
@@ -169,12 +166,12 @@ class Follower:
         """The repos that have ends of history to be read."""
         return {repo.id for repo, run in self._unsettled(ENDING) if not is_live(repo, run)}
 
-    def _unsettled(self, state: int) -> Iterator[tuple[RepoState, Run]]:
+    def _unsettled(self, *states: int) -> Iterator[tuple[RepoState, Run]]:
         with self._ledger.reading() as conn:
             runs = store.unsettled(conn, self._roster.name)
         for run in runs:
             repo = self._roster.by_id.get(run.repo_id)
-            if run.state == state and repo is not None and run.generation == repo.generation:
+            if run.state in states and repo is not None and run.generation == repo.generation:
                 yield repo, run
 
     def _patience(self, run: Run) -> float:

@@ -32,7 +32,7 @@ def policy_of(settings: ServerSettings, series_retention: float) -> Policy:
 
 
 class Intake:
-    """Writes builds of one server; `wanted` are the numbers that only their single build explains."""
+    """Writes builds of one server."""
 
     def __init__(
         self,
@@ -56,7 +56,6 @@ class Intake:
         self.policy = policy_of(settings, series_retention)
         self.ended = self.counted = 0
         """Ends settled by this process, and those of them that moved counters."""
-        self.wanted: set[tuple[int, int]] = set()
         self.unlisted: set[str] = set()
         """Repos that had a build and were in no list yet."""
 
@@ -73,7 +72,6 @@ class Intake:
         now = self._moment()
         changed: set[int] = set()
         ended: list[Ended] = []
-        wanted: set[tuple[int, int]] = set()
         try:
             with self._ledger.transaction() as conn:
                 for name, of_repo in by_repo.items():
@@ -87,7 +85,6 @@ class Intake:
                         changed.add(repo.id)
                     done = record(conn, repo, self.policy, of_repo, now)
                     ended += done.ended
-                    wanted |= {(repo.id, number) for number in done.wanted}
                     if done.changed:
                         changed.add(repo.id)
                 if within is not None:
@@ -95,7 +92,6 @@ class Intake:
         except LedgerError:
             self._roster.load()
             raise
-        self.wanted |= wanted
         self.changed |= changed
         self._observe(ended, now)
 

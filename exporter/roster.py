@@ -109,7 +109,6 @@ class Roster:
             timeout=repo.timeout,
             build_url=repo.build_url,
             horizon=int(now.server) if counted_from is None else counted_from,
-            horizon_skew=now.server - now.ours,
             generation=0,
             highest=0,
             highest_created=0,
@@ -127,7 +126,7 @@ class Roster:
     def _take_back(self, conn: Connection, state: RepoState, repo: Repo, now: Moment) -> None:
         """Watches a repo again that `repos:` had left out: what ended meanwhile is history."""
         state.watched = True
-        state.horizon, state.horizon_skew = int(now.server), now.server - now.ours
+        state.horizon = int(now.server)
         self._leave_to_import(conn, state, repo)
 
     def _leave_to_import(self, conn: Connection, state: RepoState, repo: Repo) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import msgspec
 
 from exporter.ledger import Policy, RepoFacts, names
-from exporter.ledger.counts import Series, Total
+from exporter.ledger.counts import Total, born
 from exporter.ledger.heads import BranchHead, CronHead, EnvironmentHead, Point
 from exporter.ledger.runs import Run
 from exporter.metrics import METRICS, OTHER, Exemplar, Histogram, Sample
-from exporter.model import FINISHED, STEP_FINISHED, Status
+from exporter.model import Status
 
 WITHHELD = 120.0
 """Seconds for which a new series is shown at 0: Prometheus sees no increase in one that is born at 1."""
@@ -46,7 +46,7 @@ def repo_samples(facts: RepoFacts, view: View) -> tuple[list[Sample], float]:
 
 
 def _happened(facts: RepoFacts, view: View, expires: list[float]) -> Iterator[Sample]:
-    series = dict.fromkeys(facts.totals, 0.0) | _born(facts)
+    series = dict.fromkeys(facts.totals, 0.0) | born(facts.names)
     for key in sorted(series):
         family, labels = key
         metric = METRICS[family]
@@ -59,38 +59,6 @@ def _happened(facts: RepoFacts, view: View, expires: list[float]) -> Iterator[Sa
         if metric.type == "histogram":
             value = _histogram(facts, total, len(metric.buckets) + 1)
         yield Sample(metric, (facts.repo.server, facts.repo.name, *labels), value, since)
-
-
-def _born(facts: RepoFacts) -> dict[Series, float]:
-    """Every series that is known to be coming, and since when it is shown."""
-    born: dict[Series, float] = {}
-    repo_since = float("inf")
-    for (kind, name), known in facts.names.items():
-        since = known.since
-        match kind:
-            case names.SERIES:
-                branch, event = json.loads(name)
-                repo_since = min(repo_since, since)
-                born["ci_build_flaky_total", (branch,)] = min(
-                    since, born.get(("ci_build_flaky_total", (branch,)), since)
-                )
-                born["ci_build_duration_seconds", (branch, event)] = since
-                for status in FINISHED:
-                    born["ci_builds_total", (branch, event, status.word)] = since
-            case names.STEP:
-                born["ci_step_duration_seconds", (name,)] = since
-                for status in STEP_FINISHED:
-                    born["ci_steps_total", (name, status.word)] = since
-            case names.ENVIRONMENT:
-                for status in FINISHED:
-                    born["ci_deployments_total", (name, status.word)] = since
-            case _:
-                pass
-    if repo_since < float("inf"):
-        born["ci_build_queue_seconds", ()] = born["ci_build_restarts_total", ()] = repo_since
-        for status in FINISHED:
-            born["ci_build_seconds_total", (status.word,)] = repo_since
-    return born
 
 
 def _histogram(facts: RepoFacts, total: Total | None, buckets: int) -> Histogram:

@@ -1,13 +1,15 @@
 """What one counted end adds to the counters and histograms. Nothing here does I/O."""
 
+import json
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from exporter.ledger.names import ENVIRONMENT, SERIES, STEP, Name
 from exporter.ledger.runs import Run
 from exporter.metrics import METRICS
-from exporter.model import Event, Status, Step
+from exporter.model import FINISHED, STEP_FINISHED, Event, Status, Step
 
 Series: TypeAlias = tuple[str, tuple[str, ...]]
 """A family and the label values that follow server and repo."""
@@ -69,3 +71,31 @@ def additions(
         yield Addition("ci_steps_total", (name, step.status.word), 1)
         if step.duration is not None and step.status is not Status.SKIPPED:
             yield Addition("ci_step_duration_seconds", (name,), step.duration)
+
+
+def born(known: Mapping[tuple[str, str], Name]) -> dict[Series, float]:
+    """Every series that the label values in use will have, and since when it is shown, at 0 (our clock)."""
+    found: dict[Series, float] = {}
+
+    def show(since: float, family: str, *labels: str) -> None:
+        found[family, labels] = min(since, found.get((family, labels), since))
+
+    for (kind, name), value in known.items():
+        since = value.since
+        if kind == SERIES:
+            branch, event = json.loads(name)
+            show(since, "ci_build_duration_seconds", branch, event)
+            show(since, "ci_build_flaky_total", branch)
+            show(since, "ci_build_queue_seconds")
+            show(since, "ci_build_restarts_total")
+            for status in FINISHED:
+                show(since, "ci_builds_total", branch, event, status.word)
+                show(since, "ci_build_seconds_total", status.word)
+        elif kind == STEP:
+            show(since, "ci_step_duration_seconds", name)
+            for status in STEP_FINISHED:
+                show(since, "ci_steps_total", name, status.word)
+        elif kind == ENVIRONMENT:
+            for status in FINISHED:
+                show(since, "ci_deployments_total", name, status.word)
+    return found

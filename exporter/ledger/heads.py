@@ -104,6 +104,11 @@ def add_environment_end(head: EnvironmentHead, end: Point) -> None:
     head.last = _newer(head.last, end)
 
 
+def knows_durations_since(head: BranchHead, key: Key) -> bool:
+    """True when an end at `key` or earlier has no place among the durations that are kept."""
+    return len(head.durations) == DURATIONS_KEPT and key < head.durations[0][0]
+
+
 def _is_past(head: BranchHead, key: Key) -> bool:
     """True when nothing that the head keeps reaches back to `key`: so it is with most of an import."""
     return (
@@ -111,8 +116,7 @@ def _is_past(head: BranchHead, key: Key) -> bool:
         and head.bad is not None
         and key < head.good.key
         and key < head.bad.key
-        and len(head.durations) == DURATIONS_KEPT
-        and key < head.durations[0][0]
+        and knows_durations_since(head, key)
     )
 
 

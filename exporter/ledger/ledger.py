@@ -200,7 +200,7 @@ def _facts(conn: Connection, states: Sequence[RepoState]) -> Iterable[RepoFacts]
         found[row.repo_id].totals[row.family, tuple(json.loads(row.labels))] = total_of(row)
     for row in conn.execute(select(heads).where(heads.c.repo_id.in_(ids))):
         found[row.repo_id].heads[row.kind, row.name] = row.state
-    for row in conn.execute(select(builds).where(builds.c.repo_id.in_(ids), builds.c.state < SETTLED)):
+    for row in conn.execute(select(builds).where(builds.c.repo_id.in_(ids), builds.c.state != SETTLED)):
         found[row.repo_id].open.append(Run(*row))
     for repo_id in conn.execute(
         select(gaps.c.repo_id).where(gaps.c.repo_id.in_(ids), gaps.c.history).distinct()

@@ -78,15 +78,6 @@ class Names:
         """The label of a cron job; None beyond the cap, for a time has no meaning for several."""
         return self._place(CRON, name, built)
 
-    def repo_since(self) -> float | None:
-        """When the repo's own series were born (our clock): with the first of its branches."""
-        return min((v.since for (kind, _), v in self.known.items() if kind == SERIES), default=None)
-
-    def since(self, kind: str, name: str) -> float | None:
-        """When the series of a value were born (our clock); None where they are not yet."""
-        known = self.known.get((kind, name))
-        return known.since if known else None
-
     def _place(self, kind: str, name: str, built: int) -> str | None:
         if (kind, name) not in self.known:
             taken = sum(1 for (k, _), known in self.known.items() if k == kind and known.slot)

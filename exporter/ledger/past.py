@@ -13,10 +13,12 @@ from exporter.ledger.heads import (
     add_branch_end,
     add_cron_end,
     add_environment_end,
+    knows_durations_since,
 )
 from exporter.ledger.names import BRANCH, CRON, ENVIRONMENT, Names
 from exporter.ledger.runs import Run
 from exporter.metrics import OTHER
+from exporter.model import Event
 
 Head = TypeVar("Head", BranchHead, CronHead, EnvironmentHead)
 REFOLDED = 1000
@@ -32,46 +34,62 @@ class Past:
         self._names = names
         self._stored = store.heads_of(conn, repo_id)
         self._heads: dict[store.HeadKey, BranchHead | CronHead | EnvironmentHead] = {}
+        self._whole: set[store.HeadKey] = set()
+        """Heads that were folded from all that is stored, what is being recorded included."""
         self._bare = not self._stored and not store.has_builds(conn, repo_id)
 
     def begin(self, branch: str, event: str) -> None:
         """Folds the head of a branch that was just named from what the ledger has of it."""
-        if self._bare:
-            return
+        if not self._bare:
+            self._refold(branch, event)
+
+    def rewrite(self, run: Run) -> None:
+        """Folds anew what an end belongs to that now reads otherwise."""
+        if self._label(run) != OTHER:
+            self._refold(run.branch, run.event)
+        self._add_others(run, starts=False)
+
+    def add(self, run: Run) -> None:
+        """Folds one new end in, which is stored already."""
+        branch = self._label(run)
+        key = (BRANCH, (branch, run.event))
+        if branch != OTHER and key not in self._whole:
+            head = self._head(key, BranchHead)
+            if add_branch_end(head, run.point(), good=run.good, bad=run.bad):
+                self._refold(branch, run.event)
+        self._add_others(run, starts=not (run.by_hand or run.restarted))
+
+    def _add_others(self, run: Run, *, starts: bool) -> None:
+        branch = self._label(run)
+        cron = self._names.cron(run.cron, run.when_ended) if run.event == Event.CRON else None
+        if cron is not None and branch != OTHER:
+            head = self._head((CRON, (branch, cron)), CronHead)
+            add_cron_end(head, run.point(), run.created, scheduled=starts)
+        if run.event == Event.DEPLOYMENT:
+            environment = self._names.environment(run.environment, run.when_ended)
+            add_environment_end(self._head((ENVIRONMENT, (environment,)), EnvironmentHead), run.point())
+
+    def _refold(self, branch: str, event: str) -> None:
         head = BranchHead()
         for run in store.newest_ends(self._conn, self._repo_id, branch, event, REFOLDED):
             add_branch_end(head, run.point(), good=run.good, bad=run.bad)
         self._heads[BRANCH, (branch, event)] = head
+        self._whole.add((BRANCH, (branch, event)))
 
-    def rewrite(self, run: Run) -> None:
-        """Folds anew what an end belongs to that now reads otherwise."""
-        store.write_runs(self._conn, [run], self._repo_id)
-        if self._names.branch(run.branch, run.when_ended) != OTHER:
-            self.begin(run.branch, run.event)
+    def needs_single(self, run: Run, *, last: bool) -> bool:
+        """True when gauges would show what a row of history does not tell.
 
-    def add(self, run: Run, branch: str, environment: str, cron: str | None) -> None:
-        """Folds one new end in, under the names that it has as label values."""
-        if branch != OTHER:
-            head = self._head(BRANCH, (branch, run.event), BranchHead)
-            if add_branch_end(head, run.point(), good=run.good, bad=run.bad) and head.good:
-                head.failures = store.count_bad_since(
-                    self._conn, self._repo_id, run.branch, run.event, head.good.key
-                )
-        if cron is not None and branch != OTHER:
-            scheduled = not (run.by_hand or run.restarted)
-            add_cron_end(
-                self._head(CRON, (branch, cron), CronHead), run.point(), run.created, scheduled=scheduled
-            )
-        if environment:
-            add_environment_end(self._head(ENVIRONMENT, (environment,), EnvironmentHead), run.point())
-
-    def knows_newer(self, run: Run) -> bool:
-        """True when an end later than `run` is known of its branch, or its branch has no name."""
-        branch = self._names.branch(run.branch, run.when_ended)
+        That is so of the newest end of a named branch (`last`: no newer one is being recorded), and
+        of the durations of its newest good ends.
+        """
+        durations = run.good and run.duration is None
+        branch = self._label(run) if last or durations else OTHER
         if branch == OTHER:
+            return False
+        head = self._head((BRANCH, (branch, run.event)), BranchHead)
+        if last and (head.last is None or head.last.key <= run.key):
             return True
-        head = self._head(BRANCH, (branch, run.event), BranchHead)
-        return head.last is not None and head.last.key > run.key
+        return durations and not knows_durations_since(head, run.key)
 
     def write(self) -> None:
         """Stores the heads that were folded on."""
@@ -82,8 +100,10 @@ class Past:
             {key: state for key, state in encoded.items() if self._stored.get(key) != state},
         )
 
-    def _head(self, kind: str, labels: tuple[str, ...], shape: type[Head]) -> Head:
-        key = (kind, labels)
+    def _label(self, run: Run) -> str:
+        return self._names.branch(run.branch, run.when_ended)
+
+    def _head(self, key: store.HeadKey, shape: type[Head]) -> Head:
         head = self._heads.get(key)
         if head is None:
             stored = self._stored.get(key)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from exporter.ledger.heads import Key, Point
-from exporter.ledger.schema import ENDING, OPEN, SETTLED
+from exporter.ledger.schema import DOUBTED, ENDING, OPEN
 from exporter.model import Build, Event, Status, Word
 
 
@@ -15,7 +15,6 @@ class Run:
     generation: int
     number: int
     run: int
-    guessed: bool
     state: int
     counted: bool
     id: int
@@ -38,6 +37,8 @@ class Run:
     title: str
     seen_open: int = 0
     recorded: float = 0.0
+    row_started: int = 0
+    row_finished: int = 0
 
     @property
     def key(self) -> Key:
@@ -96,13 +97,12 @@ COLUMNS = tuple(f.name for f in fields(Run))
 
 
 def new_run(repo_id: int, generation: int, build: Build) -> Run:
-    """A run of which `build` is the first that is known."""
+    """An open run of which `build` is the first that is known; taken to be queued when it was created."""
     return Run(
         repo_id,
         generation,
         build.number,
         build.run or build.created,
-        build.run == 0,
         OPEN,
         False,
         build.id,
@@ -123,11 +123,58 @@ def new_run(repo_id: int, generation: int, build: Build) -> Run:
         build.cron,
         build.author,
         build.title,
+        0,
+        0.0,
+        *_row(build),
     )
 
 
-def take(run: Run, build: Build) -> None:
-    """Writes what `build` tells into `run`; what a poorer answer leaves out stays as it was."""
+def match(runs: list[Run], build: Build) -> Run | None:
+    """The run that `build` speaks of, among all known of its number, oldest first; None: an unknown one.
+
+    Feeds of 0.5 to 0.7 do not tell when a run was queued: such a row speaks of the newest run, or of
+    the one before where it ended before that was queued. What they began may in truth have been queued
+    later, and a run that was restarted before its end was seen has none of its own any more: both
+    become the run that an answer tells.
+    """
+    if build.run == 0:
+        return next((run for run in reversed(runs) if not 0 < build.finished < run.run), None)
+    for run in reversed(runs):
+        if run.run == build.run:
+            return run
+    for run in reversed(runs):
+        if run.run < build.run and _was_queued_later(run, build):
+            return run
+    return None
+
+
+def is_overtaken(runs: list[Run], build: Build) -> bool:
+    """True when `build` is open although a later run of its number is known: its end cannot come."""
+    return not build.ended and build.run > 0 and bool(runs) and build.run < runs[-1].run
+
+
+def hear(run: Run, build: Build) -> bool:
+    """Writes into `run` what `build` tells: it moves on, never back. True when its state or end was told."""
+    run.run = build.run or run.run
+    fits = build.run > 0 or _fits(run, build)
+    if build.run == 0 and build.ended and run.state != ENDING:
+        run.row_started, run.row_finished = _row(build)
+    if run.state == OPEN:
+        told = not (
+            build.word is Word.ROW and build.status == Status.PENDING and run.status == Status.BLOCKED
+        )
+    elif run.state == ENDING:
+        told = build.ended and fits
+    else:
+        told = build.ended and build.detailed and build.word is Word.FINAL
+        run.state = run.state if fits else DOUBTED
+    if told:
+        _take(run, build)
+    return told
+
+
+def _take(run: Run, build: Build) -> None:
+    """What a poorer answer leaves out stays as it was."""
     run.id = build.id or run.id
     run.status = build.status
     run.event = build.event
@@ -148,41 +195,28 @@ def take(run: Run, build: Build) -> None:
     run.title = build.title or run.title
 
 
-def match(runs: list[Run], build: Build) -> Run | None:
-    """The run of its number that `build` speaks of, None for one that is not known yet.
-
-    `runs` are all known runs of the number, oldest first. A row that does not tell when it was
-    queued (feeds of 0.5 to 0.7) speaks of the newest. A run that such a row began is only
-    guessed to have been queued when its number was created: while it is not settled, the first
-    answer that tells corrects it.
-    """
-    if not runs:
-        return None
-    if build.run == 0:
-        return runs[-1]
-    for run in runs:
-        if run.run == build.run:
-            return run
-        if run.guessed and (run.state != SETTLED or _same_end(run, build)):
-            run.run, run.guessed = build.run, False
-            return run
-    return None
+def _row(build: Build) -> tuple[int, int]:
+    """What is kept of a row that does not tell its run, so that another run's row is known from it."""
+    return (build.started, build.finished) if build.run == 0 and build.ended else (0, 0)
 
 
-def contradicts(run: Run, build: Build) -> bool:
-    """True when a row without a queue time does not fit the ended run: it may be another run."""
-    return build.run == 0 and run.state != OPEN and not _same_end(run, build)
-
-
-def is_news(run: Run, build: Build) -> bool:
-    """True when `build` says more of `run` than is stored: it moves on, never back."""
+def _was_queued_later(run: Run, build: Build) -> bool:
     if run.state == OPEN:
-        hides = build.word is Word.ROW and build.status is Status.PENDING and run.status == Status.BLOCKED
-        return not hides
-    if not build.ended:
-        return False
-    return run.state == ENDING or (build.detailed and build.word is Word.FINAL and run.status != build.status)
+        return True
+    if run.state == ENDING and max(run.started, run.finished) >= build.run:
+        return True
+    return _same_end(run, build) and (run.state == ENDING or run.finished > 0)
 
 
 def _same_end(run: Run, build: Build) -> bool:
     return build.ended and (build.started, build.finished) == (run.started, run.finished)
+
+
+def _fits(run: Run, build: Build) -> bool:
+    """True when a row is what the last one was: single builds tell times of their own.
+
+    Where there was no row yet, that it ended at the same time is enough.
+    """
+    if run.row_started or run.row_finished:
+        return build.ended and (build.started, build.finished) == (run.row_started, run.row_finished)
+    return build.ended and (build.finished == run.finished if build.finished else _same_end(run, build))

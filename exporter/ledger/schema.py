@@ -23,8 +23,9 @@ from sqlalchemy import (
 HEAD = "0001"
 """The newest revision in `migrations/versions/`; a test compares."""
 
-# What has been said of a run (column `builds.state`).
-OPEN, ENDING, SETTLED = 0, 1, 2
+# What has been said of a run (column `builds.state`): nothing of its end; a row said that it ended; its
+# end is known; it is, but a later row does not fit. All but the settled ones are still asked about.
+OPEN, ENDING, SETTLED, DOUBTED = 0, 1, 2, 3
 
 metadata = MetaData()
 
@@ -52,7 +53,6 @@ repos = Table(
     Column("timeout", BigInteger, nullable=False, default=0),
     Column("build_url", String, nullable=False, default=""),
     Column("horizon", BigInteger, nullable=False),
-    Column("horizon_skew", Float, nullable=False),
     Column("generation", BigInteger, nullable=False, default=0),
     Column("highest", BigInteger, nullable=False, default=0),
     Column("highest_created", BigInteger, nullable=False, default=0),
@@ -83,7 +83,6 @@ builds = Table(
     Column("generation", BigInteger, primary_key=True, autoincrement=False),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("run", BigInteger, primary_key=True, autoincrement=False),
-    Column("guessed", Boolean, nullable=False, default=False),  # `run` is only the number's `created`
     Column("state", Integer, nullable=False),
     Column("counted", Boolean, nullable=False, default=False),
     Column("id", BigInteger, nullable=False),
@@ -104,11 +103,13 @@ builds = Table(
     Column("cron", String, nullable=False),
     Column("author", String, nullable=False),
     Column("title", String, nullable=False),
-    Column("seen_open", BigInteger, nullable=False, default=0),  # last time that it was seen open
-    Column("recorded", Float, nullable=False, default=0.0),  # when its end was settled here
+    Column("seen_open", BigInteger, nullable=False, default=0),  # at or after the horizon
+    Column("recorded", Float, nullable=False, default=0.0),  # when its end was settled here (our clock)
+    Column("row_started", BigInteger, nullable=False, default=0),  # as the last row without `run` had it
+    Column("row_finished", BigInteger, nullable=False, default=0),
 )
-Index("builds_unsettled", builds.c.repo_id, sqlite_where=builds.c.state < SETTLED,
-      postgresql_where=builds.c.state < SETTLED)  # fmt: skip
+Index("builds_unsettled", builds.c.repo_id, sqlite_where=builds.c.state != SETTLED,
+      postgresql_where=builds.c.state != SETTLED)  # fmt: skip
 Index("builds_by_commit", builds.c.repo_id, builds.c.commit)
 Index("builds_counted", builds.c.repo_id, sqlite_where=text("counted"),
       postgresql_where=text("counted"))  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, bindparam, delete, func, select, tuple_
+from sqlalchemy import Connection, bindparam, delete, select, tuple_
 
 from exporter.ledger.counts import Series, Total
 from exporter.ledger.heads import Key
@@ -35,7 +35,7 @@ _RUNS_AMONG = _RUNS.where(builds.c.number.in_(bindparam("numbers", expanding=Tru
 _PEERS = select(builds).where(
     builds.c.repo_id == bindparam("repo"),
     builds.c.commit.in_(bindparam("commits", expanding=True)),
-    builds.c.state == SETTLED,
+    builds.c.state >= SETTLED,
 )
 _ANY_BUILD = select(builds.c.number).where(builds.c.repo_id == bindparam("repo")).limit(1)
 _ANY_COUNTED = _ANY_BUILD.where(builds.c.counted)
@@ -51,7 +51,7 @@ _ENDS_OF_BRANCH = (
     builds.c.repo_id == bindparam("repo"),
     builds.c.branch == bindparam("branch"),
     builds.c.event == bindparam("event"),
-    builds.c.state == SETTLED,
+    builds.c.state >= SETTLED,
 )
 _NEWEST_ENDS = (
     select(builds)
@@ -62,7 +62,7 @@ _NEWEST_ENDS = (
 _UNSETTLED = (
     select(builds)
     .join(repos, repos.c.id == builds.c.repo_id)
-    .where(repos.c.server == bindparam("server"), repos.c.watched, ~repos.c.gone, builds.c.state < SETTLED)
+    .where(repos.c.server == bindparam("server"), repos.c.watched, ~repos.c.gone, builds.c.state != SETTLED)
     .order_by(builds.c.created, builds.c.number)
 )
 
@@ -115,13 +115,6 @@ def newest_ends(conn: Connection, repo_id: int, branch: str, event: str, limit: 
     """The newest settled runs of a branch and event, newest first."""
     where = {"repo": repo_id, "branch": branch, "event": event, "limit": limit}
     return [Run(*row) for row in conn.execute(_NEWEST_ENDS, where)]
-
-
-def count_bad_since(conn: Connection, repo_id: int, branch: str, event: str, key: Key) -> int:
-    """How many settled bad runs of a branch and event are newer than `key`."""
-    newer = tuple_(builds.c.generation, builds.c.number, builds.c.run) > tuple_(*key)
-    counted = select(func.count()).where(*_ENDS_OF_BRANCH, builds.c.status.in_(_BAD), newer)
-    return conn.execute(counted, {"repo": repo_id, "branch": branch, "event": event}).scalar_one()
 
 
 def write_runs(conn: Connection, runs: Sequence[Run], repo_id: int, old_keys: Collection[Key] = ()) -> None:

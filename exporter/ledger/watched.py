@@ -29,7 +29,6 @@ class RepoState:
     timeout: int
     build_url: str
     horizon: int
-    horizon_skew: float
     generation: int
     highest: int
     highest_created: int
@@ -134,7 +133,7 @@ def newest_ended(conn: Connection, server: str) -> dict[str, tuple[int, int, int
                 builds.c.number == repos.c.highest,
             ),
         )
-        .where(repos.c.server == server, builds.c.state == SETTLED)
+        .where(repos.c.server == server, builds.c.state >= SETTLED)
         .order_by(builds.c.run)
     )
     return {name: (number, started, finished) for name, number, started, finished in rows}

@@ -29,7 +29,6 @@ def upgrade() -> None:
         sa.Column("timeout", sa.BigInteger(), nullable=False),
         sa.Column("build_url", sa.String(), nullable=False),
         sa.Column("horizon", sa.BigInteger(), nullable=False),
-        sa.Column("horizon_skew", sa.Float(), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("highest", sa.BigInteger(), nullable=False),
         sa.Column("highest_created", sa.BigInteger(), nullable=False),
@@ -50,7 +49,6 @@ def upgrade() -> None:
         sa.Column("generation", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("run", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("guessed", sa.Boolean(), nullable=False),
         sa.Column("state", sa.Integer(), nullable=False),
         sa.Column("counted", sa.Boolean(), nullable=False),
         sa.Column("id", sa.BigInteger(), nullable=False),
@@ -73,6 +71,8 @@ def upgrade() -> None:
         sa.Column("title", sa.String(), nullable=False),
         sa.Column("seen_open", sa.BigInteger(), nullable=False),
         sa.Column("recorded", sa.Float(), nullable=False),
+        sa.Column("row_started", sa.BigInteger(), nullable=False),
+        sa.Column("row_finished", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["repo_id"],
             ["repos.id"],
@@ -99,8 +99,8 @@ def upgrade() -> None:
         "builds",
         ["repo_id"],
         unique=False,
-        sqlite_where=sa.text("state < 2"),
-        postgresql_where=sa.text("state < 2"),
+        sqlite_where=sa.text("state != 2"),
+        postgresql_where=sa.text("state != 2"),
     )
     op.create_table(
         "gaps",
