@@ -180,7 +180,6 @@ def _take(run: Run, build: Build) -> None:
     run.event = build.event
     run.branch = build.branch
     run.ref = build.ref
-    run.ref_class = build.ref_class
     run.commit = build.commit
     run.created = build.created or run.created
     run.started = build.started
@@ -193,6 +192,9 @@ def _take(run: Run, build: Build) -> None:
     run.cron = build.cron or run.cron
     run.author = build.author or run.author
     run.title = build.title or run.title
+    # A feed's row does not name the environment that a deployment's class is made of.
+    if (run.environment, run.cron) == (build.environment, build.cron):
+        run.ref_class = build.ref_class
 
 
 def _row(build: Build) -> tuple[int, int]:
