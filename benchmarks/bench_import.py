@@ -1,6 +1,7 @@
 """Import of 100,000 builds, against a bare loop that reads and decodes the same list pages.
 
-Single builds (ends that a row does not tell) are counted apart. The target: at least half the
+Each reads a server that was just started, whose pages are rendered as they are asked for, as a real
+one's are. Single builds (ends that a row does not tell) are counted apart. The target: at least half the
 rate of the bare loop, in less than 200 MB.
 """
 
@@ -48,21 +49,24 @@ def main() -> None:
     chosen = parser.parse_args()
     size = 100 if chosen.dialect == "drone-1" else 50
     total = chosen.repos * chosen.builds
-    with simulated(chosen.dialect, chosen.repos, chosen.builds) as server:
-        bare(server.url, server.admin, chosen.repos, chosen.builds, size)  # the simulator's caches are warm
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        theirs = bare(server.url, server.admin, chosen.repos, chosen.builds, size)
-        with watched(server.url, server.admin) as target:
-            ours = lists(target)
-            again = bare(server.url, server.admin, chosen.repos, chosen.builds, size)
-            began = time.perf_counter()
-            read = target.watch._connect().follower.read_ends(history=True, go_on=lambda: True)
-            singles = time.perf_counter() - began
-            kept = target.ledger.count_builds()["ci"]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    loop = min(theirs, again)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loops = []
+    for _ in range(2):
+        with simulated(chosen.dialect, chosen.repos, chosen.builds) as server:
+            loops.append(bare(server.url, server.admin, chosen.repos, chosen.builds, size))
+    with (
+        simulated(chosen.dialect, chosen.repos, chosen.builds) as server,
+        watched(server.url, server.admin) as target,
+    ):
+        ours = lists(target)
+        began = time.perf_counter()
+        read = target.watch._connect().follower.read_ends(history=True, go_on=lambda: True)
+        singles = time.perf_counter() - began
+        kept = target.ledger.count_builds()["ci"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loop = min(loops)
     print(f"import: {kept} builds kept of {total} on the server ({chosen.dialect}, pages of {size})")
-    print(f"  bare loop   {total / loop:9.0f} builds/s   ({theirs:.2f} s, {again:.2f} s)")
+    print(f"  bare loop   {total / loop:9.0f} builds/s   ({', '.join(f'{t:.2f} s' for t in loops)})")
     print(f"  list pages  {total / ours:9.0f} builds/s   ({ours:.2f} s)")
     print(f"  ratio       {loop / ours:9.2f}   (target: at least 0.50)")
     print(f"  singles     {read / max(singles, 1e-9):9.0f} builds/s   ({read} in {singles:.2f} s)")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 from pydantic import SecretStr
@@ -32,9 +33,16 @@ class Simulated:
     admin: str
     reader: str
 
-    def tell(self, path: str, body: object = None) -> object:
-        """Asks the control path of the simulator."""
-        answer = requests.post(f"{self.url}/_sim/{path}", json=body or {}, timeout=60)
+    def tell(self, what: str, **arguments: object) -> Any:
+        """Steers it by its control path."""
+        return self._control("POST", what, arguments)
+
+    def asked(self, method: str = "GET", what: str = "requests") -> Any:
+        """What its control path knows; `DELETE` begins anew."""
+        return self._control(method, what, None)
+
+    def _control(self, method: str, what: str, body: object) -> Any:
+        answer = requests.request(method, f"{self.url}/_sim/{what}", json=body, timeout=60)
         answer.raise_for_status()
         return answer.json()
 
