@@ -42,7 +42,9 @@ REFUSALS: dict[int, tuple[Reason, str]] = {
 NO_HTTP = "what answered there does not speak HTTP: look at `url`"
 BROKEN_OFF = "the answer broke off before its end"
 TOO_LARGE = "the answer is too large and was not read"
+NO_WAY = "no connection: look at `url` and `proxy`"
 CAUSES: tuple[tuple[tuple[type[BaseException], ...], Reason, str], ...] = (
+    ((requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema), "refused", NO_WAY),
     ((socket.gaierror,), "dns", "the host's name cannot be resolved: look at `url`"),
     ((ssl.SSLError,), "tls", "no trusted connection ({why}): look at `url` and `ca_file`"),
     ((ConnectionError,), "refused", "the connection was refused or cut: does the server run there?"),
@@ -313,7 +315,7 @@ class Session:
                     return self.fault(reason, path, what.format(why=why, timeout=self._timeout))
         if self._ca_file and not self._ca_file.is_file():
             return self.fault("tls", path, "there is no file where `ca_file` says")
-        return self.fault("refused", path, "no connection: look at `url` and `proxy`")
+        return self.fault("refused", path, NO_WAY)
 
 
 def _unix_time(date: str) -> float | None:

@@ -160,7 +160,7 @@ def test_legs_without_variables_go_by_their_number(server: Server, replay: Repla
 def test_a_review_is_no_wait_for_a_runner(server: Server, replay: Replay) -> None:
     body = recording("drone-0.8", "build")["body"]
     began = body["started_at"]
-    body |= {"reviewed_at": began - 1, "reviewed_by": "adminuser"}
+    body |= {"reviewed_at": began - 1, "enqueued_at": began - 100, "created_at": began - 100}
     replay.serve("/api/repos/octo/hello/builds/1", body).serve("/api/repos/octo/hello/builds", [body])
     assert server.build("octo/hello", 1).wait == 1
     assert server.builds("octo/hello", 1).builds[0].wait == 1

@@ -115,6 +115,11 @@ def test_an_ignored_failure_says_so(server: Server, replay: Replay) -> None:
     assert [(step.name, step.ignored) for step in steps] == [("x", True), ("y", False)]
 
 
+def test_a_skipped_step_never_began(server: Server, replay: Replay) -> None:
+    step = build_in(server, replay, "build-cancelled").steps[1]
+    assert (step.status, step.started, step.finished) == (Status.SKIPPED, 0, 0)
+
+
 def test_a_restart_is_a_new_number_by_hand_without_a_parent(server: Server, replay: Replay) -> None:
     before, after = build_in(server, replay, "build-success"), build_in(server, replay, "build-restarted")
     assert build_in(server, replay, "restart-original-after") == before

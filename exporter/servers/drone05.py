@@ -51,7 +51,6 @@ def parse_single(row: SingleBuild, repo: str, reading: Reading) -> Build:
     started = min((step.started for step in steps if step.started), default=own_start)
     if finished and steps:
         finished = max(step.finished for step in steps) or finished
-    whole = not status.open and all(step.finished for step in steps if step.started)
     return build_of(
         row,
         repo,
@@ -62,7 +61,7 @@ def parse_single(row: SingleBuild, repo: str, reading: Reading) -> Build:
         started=started,
         finished=finished,
         wait=span(run, started),
-        duration=span(started, finished) if whole else None,
+        duration=span(started, finished),
         steps=steps,
         detailed=True,
     )

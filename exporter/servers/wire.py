@@ -107,8 +107,6 @@ class Shape(Generic[T]):
             found = _loads(session, answer)
         else:
             return rows, len(rows)
-        if found is None:
-            return [], 0
         if not isinstance(found, list):
             raise session.fault("shape", answer.path, "answered something else than a list", status=200)
         reading = Reading(session)
