@@ -3,15 +3,16 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.access import Access, Guard
 from exporter.config import Config, ConfigError, ServerSettings
 from exporter.exposition import Body, Page
-from exporter.ledger import Ledger
+from exporter.ledger import Ledger, LedgerError
 from exporter.listener import Listener
-from exporter.log import logger
+from exporter.log import logger, setup
 from exporter.refresh import Refresher, Shown
 from exporter.schedule import Schedule
 from exporter.servers.detect import open_server
@@ -19,8 +20,8 @@ from exporter.telemetry import Telemetry
 from exporter.watch import Watch
 from exporter.web import build_app
 
-TICK, MEASURE, PRUNE = 5.0, 300.0, 3600.0
-"""Seconds between two looks at what time alone changes, at the ledger's size, at what is to be pruned."""
+TICK, MEASURE = 5.0, 300.0
+"""Seconds between two looks at what time alone changes, and at the ledger's size."""
 GRACE = 3.0
 """Seconds that cycles have to end in; then what they read is read again by the next process."""
 
@@ -79,14 +80,18 @@ class App:
         """Begins to watch and to answer; raises `ListenError`."""
         self.listener.start()
         self.work.schedule.start()
-        watched = [f"{watch.name} ({watch.settings.url})" for watch in self.work.watches]
         log.info(
             "watching",
-            servers=watched,
-            repos=sum(len(watch.roster.repos) for watch in self.work.watches),
+            servers=self.watched,
+            repos=sum(len(watch.roster.repos) for watch in self.work.watches) or None,
             listen=self.listener.address,
             ledger=self.ledger.place,
         )
+
+    @property
+    def watched(self) -> list[str]:
+        """Each server's name and address."""
+        return [f"{watch.name} ({watch.settings.url})" for watch in self.work.watches]
 
     def stop(self) -> None:
         """Ends within 5 seconds; what was read is in the ledger, whole transactions at a time."""
@@ -125,13 +130,17 @@ class App:
             except ConfigError as error:
                 log.warning("the configuration was not loaded: the old one stays", error=error)
                 return str(error)
+            setup(config.log.level, config.log.format, (*config.secrets, *old.secrets))
             self._end(self.work)
             work = self._prepare(config)
+            for watch in work.watches:
+                with suppress(LedgerError):  # else its first look loads it, or says what is wrong
+                    watch.load()
             for name in {w.name for w in self.work.watches} - {w.name for w in work.watches}:
                 self.telemetry.forget(name)
             self.work = work
             work.schedule.start()
-            log.info("the configuration was loaded", servers=[watch.name for watch in work.watches])
+            log.info("the configuration was loaded", servers=self.watched)
             return ""
 
     def _render(self, openmetrics: bool, gzip: bool, names: frozenset[str] | None) -> Body:

@@ -23,10 +23,18 @@ from exporter.listener import ListenError
 from exporter.web_config import WebConfigError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 good; 1 what was asked about is bad; 2 wrong use or configuration; 3 a server "
+    "refused or could not be reached.",
+)
 @click.version_option(__version__, prog_name="build-exporter")
 def commands() -> None:
-    """Every build of every Drone-style CI server as correct Prometheus metrics."""
+    """Every build of every Drone-style CI server as correct Prometheus metrics.
+
+    To look around: `build-exporter demo`. To read servers of your own: copy config.example.yaml to
+    config.yaml, name them there, try it with `check`, then `run`.
+    """
 
 
 for command in (run, check, explain, demo):

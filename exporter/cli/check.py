@@ -7,9 +7,8 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from exporter.cli.common import BAD, GOOD, SERVER, console, say, with_config
-from exporter.cli.run import set_up_log
-from exporter.config import ServerSettings, load
+from exporter.cli.common import BAD, GOOD, SERVER, console, load_config, say, with_config
+from exporter.config import ServerSettings
 from exporter.http import ServerError
 from exporter.servers import Server
 from exporter.servers.detect import open_server
@@ -33,12 +32,15 @@ class Report:
     refused: bool = False
 
 
-@click.command()
+@click.command(short_help="Try the configuration and every server in it.")
 @with_config
 def check(config_path: Path) -> int:
-    """Try the configuration: each server's version, user and rights, and which repos are watched."""
-    config = load(config_path)
-    set_up_log(config)
+    """Try the configuration, and ask every server in it.
+
+    Shows each server's version, the token's user and rights, how many repos are watched, and what to fix.
+    Nothing is written.
+    """
+    config = load_config(config_path)
     telemetry = Telemetry()
     reports = [(settings, look(settings, telemetry)) for settings in config.servers]
     table = Table(

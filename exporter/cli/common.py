@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from exporter import log
+from exporter.config import Config, ConfigError, load
+
 GOOD, BAD, USAGE, SERVER = 0, 1, 2, 3
 """Exit codes; the README says what they mean."""
 WIDE = 160
@@ -40,6 +43,25 @@ def with_web(command: Command) -> Command:
         help="TLS, client certificates and users; see docs/opening.md.",
     )
     return listen(web_config(command))
+
+
+def load_config(path: Path) -> Config:
+    """The configuration, by which logging is set up too; raises `ConfigError`."""
+    if not path.exists():
+        raise ConfigError(
+            [
+                f"{path}: there is no such file: copy config.example.yaml to it and name your servers, "
+                "or name another file with --config; `build-exporter demo` needs none"
+            ]
+        )
+    config = load(path)
+    set_up_log(config)
+    return config
+
+
+def set_up_log(config: Config) -> None:
+    """Logs as the configuration says."""
+    log.setup(config.log.level, config.log.format, config.secrets)
 
 
 def say(text: str = "") -> None:

@@ -9,9 +9,9 @@ import click
 from pydantic import SecretStr
 
 from exporter.app import App
-from exporter.cli.common import GOOD, say, with_web
+from exporter.cli.common import GOOD, say, set_up_log, with_web
+from exporter.cli.run import leave_soon
 from exporter.cli.run import serve as serve_app
-from exporter.cli.run import set_up_log
 from exporter.config import Config
 from exporter.simulator import serve
 from exporter.simulator.demo import demo_worlds
@@ -20,10 +20,13 @@ POLL = 5.0
 """Seconds between two looks: something is to be seen soon."""
 
 
-@click.command()
+@click.command(short_help="Show it all on simulated servers.")
 @with_web
 def demo(listen: str | None, web_config: Path | None) -> int:
-    """Show the exporter on simulated servers, one of each kind; it touches no real ledger."""
+    """Show the exporter on three simulated servers, one of each generation of Drone.
+
+    Needs no configuration; its ledger is thrown away in the end.
+    """
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="build-exporter-demo-"))
         servers = []
@@ -49,4 +52,5 @@ def demo(listen: str | None, web_config: Path | None) -> int:
         for server in config.servers:
             say(f"  {server.name:10} {server.url}  ({server.dialect})")
         serve_app(app, lambda address: say(f"  {'metrics':10} {scheme}://{address}/metrics"))
+    leave_soon()
     return GOOD

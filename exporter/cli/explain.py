@@ -5,9 +5,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from exporter.cli.common import BAD, GOOD, console, say, say_error, with_config
-from exporter.cli.run import set_up_log
-from exporter.config import load
+from exporter.cli.common import BAD, GOOD, console, load_config, say, say_error, with_config
 from exporter.exposition import Page
 from exporter.intake import policy_of
 from exporter.ledger import Ledger, names
@@ -15,13 +13,15 @@ from exporter.ledger.folded import folded as folded_names
 from exporter.refresh import Refresher, Shown
 
 
-@click.command()
+@click.command(short_help="Count the series, and show what was folded into `other`.")
 @with_config
-@click.option("--limit", default=20, show_default=True, help="Rows of each table.")
+@click.option("--limit", default=20, show_default=True, help="Folded names to show.")
 def explain(config_path: Path, limit: int) -> int:
-    """Show the series by family, and which names the caps folded into `other`."""
-    config = load(config_path)
-    set_up_log(config)
+    """Count the series on the page by family, and show which names the caps folded into `other`.
+
+    Reads the ledger alone, beside a `run` that is under way.
+    """
+    config = load_config(config_path)
     ledger = Ledger(config.ledger.url.get_secret_value())
     if not ledger.exists():
         say_error(f"{ledger.place}: there is no ledger yet: start `build-exporter run` first")

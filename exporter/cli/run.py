@@ -12,38 +12,35 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from exporter import log
 from exporter.app import App
-from exporter.cli.common import GOOD, SERVER, console, with_config, with_web
-from exporter.config import Config, load
+from exporter.cli.common import GOOD, SERVER, console, load_config, set_up_log, with_config, with_web
+from exporter.config import load
 from exporter.listener import ListenError
 
 LAST_RESORT = 1.0
 """Seconds after an orderly end in which threads that still wait for a server are left behind."""
-REDRAW = 1.0
+REDRAW = 0.5
 
 
-@click.command()
+@click.command(short_help="Read the servers and answer Prometheus.")
 @with_config
 @with_web
-@click.option("--once", is_flag=True, help="Look once at every server, say what was found, and end.")
+@click.option("--once", is_flag=True, help="Look at every server once, print what was found, and end.")
 def run(config_path: Path, listen: str | None, web_config: Path | None, once: bool) -> int:
-    """Watch the configured servers and answer Prometheus."""
-    config = load(config_path)
-    set_up_log(config)
+    """Read the servers and answer Prometheus, until SIGTERM or Ctrl-C.
+
+    SIGHUP loads the configuration anew; a file with an error changes nothing.
+    """
+    config = load_config(config_path)
     app = App(config, load=lambda: load(config_path), listen=listen, web_config=web_config)
     if once:
         return _look_once(app)
     serve(app)
+    leave_soon()
     return GOOD
-
-
-def set_up_log(config: Config) -> None:
-    """Logs as the configuration says."""
-    log.setup(config.log.level, config.log.format, config.secrets)
 
 
 def serve(app: App, started: Callable[[str], None] = lambda _address: None) -> None:
@@ -63,22 +60,24 @@ def serve(app: App, started: Callable[[str], None] = lambda _address: None) -> N
     with _progress(app):
         while signals.get() == signal.SIGHUP:
             app.reload()
-            set_up_log(app.work.config)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)  # who asks twice does not want to wait
     app.stop()
-    last_resort = threading.Timer(LAST_RESORT, _leave)
-    last_resort.daemon = True
-    last_resort.start()
 
 
-def _leave() -> None:
-    """Ends the process although a thread waits for a server that does not answer.
+def leave_soon() -> None:
+    """Sees to it that the process ends, although a thread may wait for a server that does not answer.
 
     Everything is committed by now, and the ledger is closed: there is nothing left to lose.
     """
-    logging.shutdown()
-    os._exit(GOOD)
+
+    def leave() -> None:
+        logging.shutdown()
+        os._exit(GOOD)
+
+    last_resort = threading.Timer(LAST_RESORT, leave)
+    last_resort.daemon = True
+    last_resort.start()
 
 
 def _look_once(app: App) -> int:
@@ -93,7 +92,7 @@ def _look_once(app: App) -> int:
             str(watch.open),
             str(ended),
             str(counted),
-            watch.fault,
+            watch.fault or "none",
         )
     app.stop()
     console().print(table)
@@ -102,11 +101,21 @@ def _look_once(app: App) -> int:
 
 @contextmanager
 def _progress(app: App) -> Iterator[None]:
-    """Bars for the import of history, on a terminal."""
+    """Bars for the import of history, on a terminal; log lines are written above them."""
     if not sys.stderr.isatty():
         yield
         return
     ended = threading.Event()
+    thread = threading.Thread(target=_draw, args=(app, ended), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _draw(app: App, ended: threading.Event) -> None:
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -115,23 +124,17 @@ def _progress(app: App) -> Iterator[None]:
         console=Console(stderr=True),
         transient=True,
     )
-
-    def draw() -> None:
-        tasks = {}
-        while not ended.wait(REDRAW):
-            for watch in app.work.watches:
-                left = watch.history_left
-                if left and watch.name not in tasks:
-                    tasks[watch.name] = (bars.add_task(f"history of {watch.name}", total=left), left)
-                if watch.name in tasks:
-                    task, total = tasks[watch.name]
-                    bars.update(task, completed=max(0, total - left), visible=left > 0)
-
-    with bars:
-        thread = threading.Thread(target=draw, name="progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+    tasks: dict[str, tuple[TaskID, int]] = {}
+    while not ended.wait(REDRAW):
+        left = {watch.name: watch.history_left for watch in app.work.watches}
+        for name, unread in left.items():
+            if unread and name not in tasks:
+                tasks[name] = bars.add_task(f"history of {name}", total=unread), unread
+        for name, (task, total) in tasks.items():
+            bars.update(task, completed=total - left.get(name, 0), visible=left.get(name, 0) > 0)
+        if any(left.values()) is not bars.live.is_started:
+            switch = bars.stop if bars.live.is_started else bars.start
+            switch()
+            set_up_log(app.work.config)  # onto the stream that knows of the bars, and off it again
+    bars.stop()
+    set_up_log(app.work.config)

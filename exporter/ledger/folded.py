@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Column, Connection, Select, Table, and_, func, select
 
-from exporter.ledger.names import BRANCH, CRON, ENVIRONMENT, STEP
+from exporter.ledger.names import BRANCH, CRON, ENVIRONMENT, PLACES, STEP
 from exporter.ledger.schema import builds, names, repos, steps
 
 
@@ -31,6 +31,13 @@ def folded(conn: Connection) -> list[Folded]:
 
 
 def _unnamed(kind: str, table: Table, value: Column[str]) -> Select[tuple[str, str, str, str, int]]:
+    """Values without a name, in repos where all places are taken: elsewhere they just never counted."""
+    places = (
+        select(names.c.repo_id)
+        .where(names.c.kind == kind, names.c.slot)
+        .group_by(names.c.repo_id)
+        .having(func.count() >= PLACES[kind])
+    )
     named = and_(names.c.repo_id == table.c.repo_id, names.c.kind == kind, names.c.name == value)
     kind_column = func.coalesce(kind, "")
     return (
@@ -38,6 +45,6 @@ def _unnamed(kind: str, table: Table, value: Column[str]) -> Select[tuple[str, s
         .select_from(table)
         .join(repos, repos.c.id == table.c.repo_id)
         .outerjoin(names, named)
-        .where(names.c.name.is_(None), value != "")
+        .where(names.c.name.is_(None), value != "", table.c.repo_id.in_(places))
         .group_by(repos.c.server, repos.c.name, value)
     )
