@@ -288,11 +288,12 @@ def test_a_wrong_token_is_told_though_public_repos_answer(name: str, server: Ser
 
 
 @pytest.mark.parametrize("version", ["0.6.0", "0.7.3"])
-def test_0_6_and_0_7_restart_in_place(version: str, server: Server, replay: Replay) -> None:
+def test_0_6_and_0_7_restart_in_place_and_know_no_pages(version: str, server: Server, replay: Replay) -> None:
     replay.play("user-feed")
     replay.answers["/api/user"]["headers"]["X-Drone-Version"] = version
     server.whoami()
-    assert server.limits.restart_in_place
+    assert (server.limits.restart_in_place, server.limits.history_limit) == (True, 50)
+    assert server.builds("octo/hello", 2) == Page([], 0)
     assert {build.run for build in server.feed("")[0]} == {0}
     body = recording("drone-0.8", "build")["body"]
     body["enqueued_at"] = body["started_at"] - 2

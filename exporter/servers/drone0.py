@@ -241,9 +241,10 @@ class Drone0:
         if self._version and not self._version.startswith(self._era.versions):
             what = f"is Drone {self._version}, which `dialect: {self.dialect}` does not read: set `auto`"
             raise self.session.fault("shape", answer.path, what, status=200)
-        # 0.6 and 0.7 look like 0.8 but still restart in place.
-        in_place = self._era.limits.restart_in_place or self._version.startswith(("0.6", "0.7"))
-        self.limits = replace(self._era.limits, restart_in_place=in_place)
+        self.limits = self._era.limits
+        if self._version.startswith(("0.6", "0.7")):
+            # They look like 0.8, but still restart in place and know no pages.
+            self.limits = replace(self._era.limits, restart_in_place=True, history_limit=50)
         self._lists_open = True
         return User(login=text(account.login), admin=account.admin)
 
