@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from exporter.config import ServerSettings
-from exporter.http import Answer, Session
+from exporter.http import Answer, ServerError, Session
 from exporter.servers import Server
 from exporter.servers.drone05 import open_drone05
 from exporter.servers.drone08 import open_drone08
@@ -26,7 +26,7 @@ class Greeting(msgspec.Struct):
 
     source: str = ""
     version: str = ""
-    architectures: list[msgspec.Raw] | None = None
+    architectures: msgspec.Raw = msgspec.Raw()
 
 
 def open_server(
@@ -52,9 +52,13 @@ def open_server(
         clock=clock,
         sleep=sleep,
     )
-    dialect = detect(session) if settings.dialect == "auto" else settings.dialect
-    if dialect not in READABLE:
-        raise session.fault("shape", "/version", f"speaks {dialect}, which this version cannot read yet")
+    try:
+        dialect = detect(session) if settings.dialect == "auto" else settings.dialect
+        if dialect not in READABLE:
+            raise session.fault("shape", "/version", f"speaks {dialect}, which this version cannot read yet")
+    except ServerError:
+        session.close()
+        raise
     return READABLE[dialect](session, settings.public_url)
 
 
@@ -75,7 +79,8 @@ def detect(session: Session) -> str:
             return dialect
     if answer.status not in {200, 404}:
         session.check(answer)
-    if _greeting(session.ask("/api/v1/arches.json", "version", with_token=False)).architectures is not None:
+    arches = _greeting(session.ask("/api/v1/arches.json", "version", with_token=False)).architectures
+    if bytes(arches).startswith(b"["):
         return "abf"
     raise session.fault(
         "shape",
