@@ -99,9 +99,10 @@ def expect_clean(directory: Path, text: str) -> None:
 class Exporter:
     """`build-exporter run` (or other arguments) in a directory; what it writes goes to files there."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, **environ: str) -> None:
         self.directory = directory
         self.arguments = arguments or ("run",)
+        self._environ = {**os.environ, **environ}
         self.log_path = directory / "log"
         self.start()
 
@@ -110,7 +111,11 @@ class Exporter:
         self._from = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log, (self.directory / "output").open("ab") as output:
             self.process = subprocess.Popen(
-                [COMMAND, *self.arguments], cwd=self.directory, stdout=output, stderr=log
+                [COMMAND, *self.arguments],
+                cwd=self.directory,
+                env=self._environ,
+                stdout=output,
+                stderr=log,
             )
 
     @property
@@ -179,9 +184,9 @@ class Exporter:
 
 
 @contextmanager
-def exporter(directory: Path, *arguments: str) -> Iterator[Exporter]:
+def exporter(directory: Path, *arguments: str, **environ: str) -> Iterator[Exporter]:
     """An `Exporter` that does not outlive the test."""
-    made = Exporter(directory, *arguments)
+    made = Exporter(directory, *arguments, **environ)
     try:
         yield made
     finally:
