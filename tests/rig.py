@@ -38,7 +38,7 @@ class TestStop(threading.Event):
 class Rig:
     world: World
     running: Running
-    ledger_path: Path
+    ledger_url: str
     options: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class Rig:
 
     def open(self) -> None:
         """A process of the exporter begins."""
-        self.ledger = Ledger(f"sqlite:///{self.ledger_path}")
+        self.ledger = Ledger(self.ledger_url)
         self.ledger.lock()
         self.ledger.migrate()
         self.telemetry = Telemetry()
@@ -138,8 +138,10 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(dialect: str, tmp_path: Path, world: World | None = None, **options: object) -> Iterator[Rig]:
-    """A rig on a world of its own, or on `world`."""
+def rig(
+    dialect: str, tmp_path: Path, world: World | None = None, ledger_url: str = "", **options: object
+) -> Iterator[Rig]:
+    """A rig on a world of its own, or on `world`; with a ledger in `tmp_path`, or at `ledger_url`."""
     if world is None:
         world = World(dialect, clock=Clock(START), seed=1)
         world.add_repo("octo/hello", default_branch="main")
@@ -148,7 +150,7 @@ def rig(dialect: str, tmp_path: Path, world: World | None = None, **options: obj
     if "only" in options:
         options["only"] = Only.model_validate(options["only"])
     with serve(world) as running:
-        made = Rig(world, running, tmp_path / "ledger.db", options)
+        made = Rig(world, running, ledger_url or f"sqlite:///{tmp_path}/ledger.db", options)
         try:
             yield made
         finally:
