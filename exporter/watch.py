@@ -117,7 +117,8 @@ class Watch:
         except ServerError as error:
             self._fail(error)
         except LedgerError as error:
-            self._report(f"polling stops: {error}")
+            self._telemetry.up.labels(self.name).set(0)
+            self._report(f"polling stops until it can be written: {error}")
         finally:
             self.tried = True
             self.idle.set()
