@@ -32,7 +32,7 @@ class Total:
     since: float
     counts: list[int] | None = None
     exemplars: dict[int, tuple[int, float, float]] = field(default_factory=dict)
-    """Of a bucket the latest build: its number, the value, when it ended."""
+    """Of a bucket the latest build: its number, the value, when it ended (to the second)."""
 
     def add(self, addition: Addition, number: int, ended: float) -> None:
         """Adds one end of build `number`."""
@@ -45,8 +45,11 @@ class Total:
         place = bisect_left(buckets, addition.amount)
         self.counts[place] += 1
         known = self.exemplars.get(place)
-        if known is None or (ended, number) > (known[2], known[0]):
-            self.exemplars[place] = (number, addition.amount, ended)
+        # Prometheus takes of a series no second exemplar of the same time: builds that ended within one
+        # second are set apart.
+        time = ended + number % 1000 / 1000
+        if known is None or (time, number) > (known[2], known[0]):
+            self.exemplars[place] = (number, addition.amount, time)
 
 
 def additions(
