@@ -7,11 +7,15 @@ import socket
 import ssl
 import threading
 import time
+import zlib
 from typing import Any
 
+import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from exporter.telemetry import Reason
 
 
 class Gate:
@@ -154,3 +158,36 @@ def causes_of(error: BaseException) -> list[BaseException]:
             found.append(cause)
             ahead += [cause.__context__, cause.__cause__, getattr(cause, "reason", None), *cause.args]
     return found
+
+
+NO_HTTP = "what answered there does not speak HTTP: look at `url`"
+BROKEN_OFF = "the answer broke off before its end"
+TOO_LARGE = "the answer is too large and was not read"
+NO_WAY = "no connection: look at `url` and `proxy`"
+CAUSES: tuple[tuple[tuple[type[BaseException], ...], Reason, str], ...] = (
+    ((requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema), "refused", NO_WAY),
+    ((socket.gaierror,), "dns", "the host's name cannot be resolved: look at `url`"),
+    ((ssl.SSLError,), "tls", "no trusted connection ({why}): look at `url` and `ca_file`"),
+    ((ConnectionError,), "refused", "the connection was refused or cut: does the server run there?"),
+    ((TimeoutError,), "timeout", "no whole answer within {timeout:g} s: look at its load and `timeout`"),
+    ((TooLargeError,), "shape", TOO_LARGE),
+    ((http.client.IncompleteRead, zlib.error), "json", BROKEN_OFF),
+    ((http.client.HTTPException,), "shape", NO_HTTP),
+    ((urllib3.exceptions.ProtocolError,), "json", BROKEN_OFF),
+    ((ValueError,), "shape", NO_HTTP),
+)
+"""What an exception, or one that it was raised for, stands for: the first line that fits."""
+
+FAULTS = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError, zlib.error)
+"""What requests and the libraries below it raise where a server, or the way to it, is at fault."""
+
+
+def explanation(error: BaseException, timeout: float) -> tuple[Reason, str] | None:
+    """What a failed request stands for, and what to do about it; None where the error is not known."""
+    found = causes_of(error)
+    for kinds, reason, what in CAUSES:
+        for cause in found:
+            if isinstance(cause, kinds):
+                why = getattr(cause, "verify_message", "") or getattr(cause, "reason", "")
+                return reason, what.format(why=why, timeout=timeout)
+    return None

@@ -1,9 +1,6 @@
 """One server over HTTP: requests bounded in time and size, faults with one of a few reasons."""
 
 import contextlib
-import http.client
-import socket
-import ssl
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -11,13 +8,21 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import requests
-import urllib3
 
 from exporter import __version__
-from exporter.connections import BoundedAdapter, Gate, TooLargeError, causes_of
+from exporter.connections import (
+    BROKEN_OFF,
+    FAULTS,
+    NO_WAY,
+    TOO_LARGE,
+    BoundedAdapter,
+    Gate,
+    explanation,
+)
 from exporter.telemetry import Reason, Telemetry
 
 LARGEST_BODY = 64 << 20
@@ -28,6 +33,8 @@ LONGEST_CONNECT = 10.0
 LONGEST_RETRY_AFTER = 3600.0
 CHUNK = 64 << 10
 
+Method = Literal["GET", "POST", "PUT", "DELETE"]
+DONE = (200, 202)
 REDIRECTS = (301, 302, 303, 307, 308)
 REFUSALS: dict[int, tuple[Reason, str]] = {
     401: ("auth", "the token was not accepted: make a new one on the server's page of its user's account"),
@@ -38,27 +45,6 @@ REFUSALS: dict[int, tuple[Reason, str]] = {
     501: ("status", "this edition of the server does not have it"),
 }
 """What a status stands for; 413 is how Drone before 1.0 says that a user is no administrator."""
-
-NO_HTTP = "what answered there does not speak HTTP: look at `url`"
-BROKEN_OFF = "the answer broke off before its end"
-TOO_LARGE = "the answer is too large and was not read"
-NO_WAY = "no connection: look at `url` and `proxy`"
-CAUSES: tuple[tuple[tuple[type[BaseException], ...], Reason, str], ...] = (
-    ((requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema), "refused", NO_WAY),
-    ((socket.gaierror,), "dns", "the host's name cannot be resolved: look at `url`"),
-    ((ssl.SSLError,), "tls", "no trusted connection ({why}): look at `url` and `ca_file`"),
-    ((ConnectionError,), "refused", "the connection was refused or cut: does the server run there?"),
-    ((TimeoutError,), "timeout", "no whole answer within {timeout:g} s: look at its load and `timeout`"),
-    ((TooLargeError,), "shape", TOO_LARGE),
-    ((http.client.IncompleteRead, zlib.error), "json", BROKEN_OFF),
-    ((http.client.HTTPException,), "shape", NO_HTTP),
-    ((urllib3.exceptions.ProtocolError,), "json", BROKEN_OFF),
-    ((ValueError,), "shape", NO_HTTP),
-)
-"""What an exception, or one that it was raised for, stands for: the first line that fits."""
-
-FAULTS = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError, zlib.error)
-"""What requests and the libraries below it raise where a server, or the way to it, is at fault."""
 
 
 class ServerError(Exception):
@@ -75,6 +61,7 @@ class ServerError(Exception):
         status: int = 0,
         retry_after: float | None = None,
         missing: bool = False,
+        unfit: bool = False,
     ) -> None:
         super().__init__(message)
         self.reason: Reason = reason
@@ -85,6 +72,8 @@ class ServerError(Exception):
         """Seconds that the server asks to be left alone, at most an hour; None where it does not say."""
         self.missing = missing
         """True when the server refused this one build number."""
+        self.unfit = unfit
+        """True when the build is in no state for what was asked of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +94,7 @@ class Answer:
 class Session:
     """One server's address, token and limits; `get` returns JSON answers and raises only `ServerError`.
 
+    Without `allow_writes` it sends nothing but GET.
     `timeout` is how long one answer may take, to its last byte, in seconds. Credentials in `url` are
     dropped (they would take the token's place), redirects are not followed, the environment's proxies and
     netrc are not read. Threads may share a session; `paced` holds for the thread that entered it.
@@ -120,6 +110,7 @@ class Session:
         timeout: float = 30.0,
         ca_file: Path | None = None,
         proxy: str | None = None,
+        allow_writes: bool = False,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -129,6 +120,7 @@ class Session:
         """The server's clock minus ours, in seconds, by the last `Date` header."""
         self._token = token.strip()
         self._timeout = timeout
+        self._allow_writes = allow_writes
         self._clock, self._sleep = clock, sleep
         parts = urlsplit(url)
         self._url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
@@ -169,13 +161,18 @@ class Session:
         """The JSON answer (status 200) to GET `path`; `operation` is its name in ci_server_requests_total."""
         return self.check(self.ask(path, operation))
 
-    def ask(self, path: str, operation: str, *, with_token: bool = True) -> Answer:
-        """The answer to GET `path`, whatever its status and type."""
+    def ask(self, path: str, operation: str, *, method: Method = "GET", with_token: bool = True) -> Answer:
+        """The answer to GET (or another method) of `path`, whatever its status and type."""
+        if method != "GET":
+            if not self._allow_writes:
+                raise self.fault("auth", path, "nothing is changed there unless `allow_writes: true` is set")
+            # What changes something is sent once; a kept connection might turn out to be closed.
+            self._adapter.close()
         if not (self._token.isascii() and self._token.isprintable()):
             raise self.fault("auth", path, "the token has characters that no token has: write its file anew")
         self._wait()
         try:
-            answer = self._exchange(path, with_token=with_token)
+            answer = self._exchange(method, path, with_token=with_token)
         except ServerError as error:
             code = str(error.status) if error.status else error.reason
             self.telemetry.requests.labels(self.name, operation, code).inc()
@@ -184,8 +181,8 @@ class Session:
         return answer
 
     def check(self, answer: Answer) -> Answer:
-        """The answer itself when it is JSON with status 200, else the fault that it stands for."""
-        if answer.status != 200:
+        """The answer itself when it is JSON with status 200 or 202, else the fault that it stands for."""
+        if answer.status not in DONE:
             raise self._refusal(answer)
         if not answer.is_json:
             raise self.fault(
@@ -197,6 +194,10 @@ class Session:
             )
         return answer
 
+    def without_token(self, text: str) -> str:
+        """The text with the token, should a server have sent it back, left out."""
+        return text.replace(self._token, "<secret>") if self._token else text
+
     def fault(
         self,
         reason: Reason,
@@ -206,10 +207,13 @@ class Session:
         status: int = 0,
         retry_after: float | None = None,
         missing: bool = False,
+        unfit: bool = False,
     ) -> ServerError:
         """An error about this path of this server; `what` goes on where the path ends."""
         message = f"server {self.name}: {path}: {what}"
-        return ServerError(reason, message, status=status, retry_after=retry_after, missing=missing)
+        return ServerError(
+            reason, message, status=status, retry_after=retry_after, missing=missing, unfit=unfit
+        )
 
     def _refusal(self, answer: Answer) -> ServerError:
         status = answer.status
@@ -243,25 +247,25 @@ class Session:
             now += pause
         call.next = now + interval
 
-    def _exchange(self, path: str, *, with_token: bool) -> Answer:
+    def _exchange(self, method: Method, path: str, *, with_token: bool) -> Answer:
         try:
             self._gate.begin(self._timeout)
             try:
-                return self._once(path, with_token=with_token)
+                return self._once(method, path, with_token=with_token)
             except FAULTS as error:
-                if not self._gate.was_dropped(error):
+                if method != "GET" or not self._gate.was_dropped(error):
                     raise
-            return self._once(path, with_token=with_token)
+            return self._once(method, path, with_token=with_token)
         except FAULTS as error:
             # Without its cause, whose text may hold the address of a proxy with its password.
             raise self._explained(path, error) from None
 
-    def _once(self, path: str, *, with_token: bool) -> Answer:
+    def _once(self, method: Method, path: str, *, with_token: bool) -> Answer:
         headers = self._headers
         if with_token and self._token:
             headers = headers | {"Authorization": f"Bearer {self._token}"}
         with self._adapter.send(
-            requests.Request("GET", self._url + path, headers=headers).prepare(),
+            requests.Request(method, self._url + path, headers=headers).prepare(),
             stream=True,
             timeout=(min(self._timeout, LONGEST_CONNECT), self._timeout),
             verify=str(self._ca_file) if self._ca_file else True,
@@ -272,7 +276,7 @@ class Session:
 
     def _body(self, response: requests.Response, path: str) -> bytes:
         packed = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if response.status_code != 200:
+        if response.status_code not in DONE:
             return next(response.raw.stream(CHUNK, decode_content=False), b"")
         if packed not in {"identity", "gzip"}:
             raise self.fault("shape", path, "answered in an encoding that was not asked for", status=200)
@@ -307,12 +311,8 @@ class Session:
     def _explained(self, path: str, error: Exception) -> ServerError:
         if self._gate.closed.is_set():
             return self.fault("refused", path, "not asked any more, for the exporter stops reading it")
-        found = causes_of(error)
-        for kinds, reason, what in CAUSES:
-            for cause in found:
-                if isinstance(cause, kinds):
-                    why = getattr(cause, "verify_message", "") or getattr(cause, "reason", "")
-                    return self.fault(reason, path, what.format(why=why, timeout=self._timeout))
+        if known := explanation(error, self._timeout):
+            return self.fault(known[0], path, known[1])
         if self._ca_file and not self._ca_file.is_file():
             return self.fault("tls", path, "there is no file where `ca_file` says")
         return self.fault("refused", path, NO_WAY)

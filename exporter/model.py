@@ -76,6 +76,8 @@ class Step:
     finished: int = 0
     ignored: bool = False
     """Its failure does not fail the build."""
+    log: str = ""
+    """What its server finds its log by; empty where it has none. It means something to the dialect alone."""
 
     @property
     def duration(self) -> int | None:
@@ -116,6 +118,8 @@ class Build:
     author: str = ""
     title: str = ""
     """First line of the commit's message, or the pull request's title."""
+    error: str = ""
+    """Why it could not run or was stopped, in the first words of the server; only in the single build."""
     steps: tuple[Step, ...] = ()
 
     @property

@@ -1,10 +1,20 @@
 """The one interface through which builds are read, and what every dialect says of itself."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from exporter.http import Session
-from exporter.model import Build, Repo, User
+from exporter.model import Build, Repo, Step, User
+
+
+class Operation(StrEnum):
+    """What a server's API may offer beyond reading builds."""
+
+    LOG = "log"
+    RESTART = "restart"
+    CANCEL = "cancel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +24,18 @@ class Page:
     builds: list[Build]
     rows: int
     """Rows of the answer; more than `builds` where some could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a step's log."""
+
+    text: str
+    """As it was printed, colours and all, without its newline."""
+    seconds: int = 0
+    """When it was printed, counted from the beginning of its step."""
+    step: str = ""
+    """Which step of a job printed it, where a log is that of a whole job (0.5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +58,41 @@ class Limits:
     """Seconds by which the server's list of repos may lag behind (0.8: 72 h, 0.5: 15 min)."""
     repos_limit: int = 0
     """Repos that a user can see at most (0.5 on SQLite: 999); 0: no limit."""
+    lists_repos: bool = True
+    """`repos()` tells all of them. Where not (ABF), it tells those that this process met: one that is not
+    among them is not gone, and one that is new there may have been built before."""
+    sparse_numbers: bool = False
+    """Numbers are given out for the whole server (ABF): those between two of a repo are other repos', the
+    pages of its list cannot be counted off by them, and one that is refused was looked for in the list."""
+    reuses_numbers: bool = False
+    """The number of a build that vanished is given out again, with a later `created` and a higher `id`
+    (Woodpecker): that is no sign that the server was rebuilt."""
+    job_logs: bool = False
+    """A step's log is that of a whole job, whose own steps are named in its lines (0.5)."""
+    operations: frozenset[Operation] = frozenset(Operation)
+    """What its API offers beyond reading builds."""
+
+
+class Recall(Protocol):
+    """What was recorded of a server's builds, for a dialect whose answers tell nothing of before (ABF)."""
+
+    def newest(self, numbers: Collection[int]) -> Mapping[int, Build]:
+        """By number the newest run of each of these that was recorded, with the steps that were."""
+        ...
+
+    def open(self) -> list[Build]:
+        """All runs that are recorded as open."""
+        ...
+
+
+class NoRecall:
+    """Nothing was recorded."""
+
+    def newest(self, numbers: Collection[int]) -> Mapping[int, Build]:  # noqa: ARG002
+        return {}
+
+    def open(self) -> list[Build]:
+        return []
 
 
 class Server(Protocol):
@@ -79,4 +136,23 @@ class Server(Protocol):
 
     def build(self, repo: str, number: int) -> Build:
         """The single build with its steps; `ServerError.missing` when the number is refused."""
+        ...
+
+    def log(self, repo: str, number: int, step: Step) -> list[Line]:
+        """What a step of that build printed; `ServerError.missing` where there is no log (yet)."""
+        ...
+
+    def restart(self, repo: str, number: int) -> Build | None:
+        """The build that now runs: of a new number, or of the same (`restart_in_place`).
+
+        None where the server took the request and began nothing. `ServerError.unfit` where the build's
+        state does not allow it.
+        """
+        ...
+
+    def cancel(self, repo: str, number: int) -> None:
+        """Ask the server to stop what runs; the build ends a moment later, or when its agent obeys.
+
+        `ServerError.unfit` where nothing of it can be stopped.
+        """
         ...

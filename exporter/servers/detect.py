@@ -49,6 +49,7 @@ def open_server(
         timeout=settings.timeout,
         ca_file=settings.ca_file,
         proxy=settings.proxy,
+        allow_writes=settings.allow_writes,
         clock=clock,
         sleep=sleep,
     )

@@ -8,13 +8,16 @@ import msgspec
 
 from exporter.http import Answer, ServerError, Session
 from exporter.model import Build, Event, Repo, Status, Step, User, Word
-from exporter.servers import Limits, Page
+from exporter.servers import Limits, Line, Page
+from exporter.servers.operations import change, change_each, read_log
 from exporter.servers.wire import (
+    ACCOUNT,
     Count,
     Number,
     Reading,
     Shape,
     branch,
+    build_path,
     is_no_list,
     read_build,
     repo_path,
@@ -40,13 +43,6 @@ STEP_STATUSES = {
 }
 UNEXPLAINED = frozenset({"failure", "killed"})
 """What a row says of cancels and time limits too: only the single build tells them apart."""
-
-
-class Account(msgspec.Struct, gc=False):
-    """`GET /api/user`."""
-
-    login: str
-    admin: bool = False
 
 
 class FeedRow(msgspec.Struct, gc=False):
@@ -105,7 +101,6 @@ class RepoRow(msgspec.Struct, gc=False):
 
 T = TypeVar("T")
 
-ACCOUNT = Shape(Account)
 FEED = Shape(FeedRow)
 BUILDS = Shape(BuildRow)
 REPOS = Shape(RepoRow)
@@ -125,6 +120,10 @@ class Era:
     single: Shape[Any]
     parse_single: Callable[[Any, str, Reading], Build]
     """From the struct of `single`, the repo and the reading."""
+    running: Callable[[Any], list[int]]
+    """From the struct of `single`, the numbers of the jobs or legs that run."""
+    stops_builds: bool
+    """A build can be stopped as a whole, by an administrator of its repo."""
 
 
 def build_of(
@@ -139,6 +138,7 @@ def build_of(
     finished: int,
     wait: int | None,
     duration: int | None,
+    error: str = "",
     steps: tuple[Step, ...] = (),
     detailed: bool = False,
 ) -> Build:
@@ -164,6 +164,7 @@ def build_of(
         environment=text(row.deploy_to),
         author=text(row.author),
         title=title(row.title, row.message),
+        error=error,
         steps=steps,
     )
 
@@ -285,8 +286,34 @@ class Drone0:
         return Page([parse_row(row, repo, reading, self._era) for row in rows], count)
 
     def build(self, repo: str, number: int) -> Build:
-        row = read_build(self.session, self._era.single, repo, number, refused=_is_refused)
-        return self._era.parse_single(row, repo, Reading(self.session))
+        return self._era.parse_single(self._single(repo, number), repo, Reading(self.session))
+
+    def log(self, repo: str, number: int, step: Step) -> list[Line]:
+        path = f"/api/repos/{repo_path(repo)}/logs/{number}/{step.log}"
+        return read_log(self.session, path, step, of_job=self.limits.job_logs)
+
+    def restart(self, repo: str, number: int) -> Build | None:
+        answer = change(self.session, "POST", build_path(repo, number), "restart")
+        return parse_row(BUILDS.one(self.session, answer), repo, Reading(self.session), self._era)
+
+    def cancel(self, repo: str, number: int) -> None:
+        path = build_path(repo, number)
+        if self._era.stops_builds:
+            try:
+                change(self.session, "DELETE", path, "cancel")
+            except ServerError as error:
+                if error.status not in {200, 403}:  # 0.6 may not know it, and answer its web page
+                    raise
+            else:
+                return
+        running = self._era.running(self._single(repo, number))
+        if not running:
+            what = "nothing of it runs, and this server stops no build that waits"
+            raise self.session.fault("status", path, what, unfit=True)
+        change_each(self.session, "DELETE", [f"{path}/{leg}" for leg in running], "cancel")
+
+    def _single(self, repo: str, number: int) -> Any:
+        return read_build(self.session, self._era.single, repo, number, refused=_is_refused)
 
     def _rows(self, shape: Shape[T], path: str, operation: str) -> list[T]:
         return shape.rows(self.session, self.session.get(path, operation))

@@ -6,7 +6,7 @@ from exporter.http import Session
 from exporter.model import Build, Status, Step, Word
 from exporter.servers import Limits
 from exporter.servers.drone0 import STEP_STATUSES, BuildRow, Drone0, Era, build_of, queued
-from exporter.servers.wire import Code, Reading, Shape, span, text, variables
+from exporter.servers.wire import Code, Count, Reading, Shape, span, text, title, variables
 
 STATUSES = {
     "pending": Status.PENDING,
@@ -24,6 +24,7 @@ class Job(msgspec.Struct, gc=False):
     """One leg of the matrix."""
 
     status: str
+    number: Count = 0
     error: str = ""
     exit_code: Code = 0
     started_at: int = 0
@@ -62,6 +63,7 @@ def parse_single(row: SingleBuild, repo: str, reading: Reading) -> Build:
         finished=finished,
         wait=span(run, started),
         duration=span(started, finished),
+        error=title(*(job.error for job in jobs)),
         steps=steps,
         detailed=True,
     )
@@ -74,7 +76,12 @@ def _parse_job(job: Job, reading: Reading) -> Step:
         exit_code=job.exit_code,
         started=reading.moment("started", job.started_at),
         finished=reading.moment("finished", job.finished_at),
+        log=str(job.number),
     )
+
+
+def running_jobs(row: SingleBuild) -> list[int]:
+    return [job.number for job in row.jobs or [] if job.status == "running"]
 
 
 def _explain(jobs: list[Job]) -> Status:
@@ -98,10 +105,13 @@ def open_drone05(session: Session, public_url: str) -> Drone0:
             restart_in_place=True,
             listing_delay=15 * 60,
             repos_limit=999,
+            job_logs=True,
         ),
         statuses=STATUSES,
         rows_tell_spans=False,
         single=Shape(SingleBuild),
         parse_single=parse_single,
+        running=running_jobs,
+        stops_builds=False,
     )
     return Drone0(session, era, public_url)

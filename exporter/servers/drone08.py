@@ -6,7 +6,7 @@ from exporter.http import Session
 from exporter.model import Build, Status, Step, Word
 from exporter.servers import Limits
 from exporter.servers.drone0 import STEP_STATUSES, BuildRow, Drone0, Era, build_of, queued
-from exporter.servers.wire import Code, Count, Reading, Shape, span, text, variables
+from exporter.servers.wire import Code, Count, Reading, Shape, span, text, title, variables
 
 STATUSES = {
     "pending": Status.PENDING,
@@ -42,12 +42,13 @@ class Proc(msgspec.Struct):
 class SingleBuild(BuildRow, gc=True):
     """`GET /api/repos/O/N/builds/K`; `procs` is left out when there are none."""
 
+    error: str = ""
     procs: list[Proc] | None = None
 
 
 def parse_single(row: SingleBuild, repo: str, reading: Reading) -> Build:
     """The single build: its steps, and why it failed from its legs' errors."""
-    procs = [proc for parent in row.procs or [] for proc in (parent, *(parent.children or []))]
+    procs = _procs(row)
     legs = [proc for proc in procs if not proc.ppid]
     status = reading.status(STATUSES, row.status)
     if row.status == "failure":
@@ -68,6 +69,7 @@ def parse_single(row: SingleBuild, repo: str, reading: Reading) -> Build:
         finished=finished,
         wait=span(max(run, reviewed), started) if run else None,
         duration=span(started, finished),
+        error=title(row.error, *(leg.error for leg in legs)),
         steps=tuple(_parse_step(proc, labels.get(proc.ppid, ""), reading) for proc in procs if proc.ppid),
         detailed=True,
     )
@@ -80,7 +82,17 @@ def _parse_step(proc: Proc, leg: str, reading: Reading) -> Step:
         exit_code=proc.exit_code,
         started=reading.moment("started", proc.start_time),
         finished=reading.moment("finished", proc.end_time),
+        log=str(proc.pid),
     )
+
+
+def running_legs(row: SingleBuild) -> list[int]:
+    return [proc.pid for proc in _procs(row) if not proc.ppid and proc.state == "running"]
+
+
+def _procs(row: SingleBuild) -> list[Proc]:
+    """Legs and steps, however deep the answer has them."""
+    return [proc for parent in row.procs or [] for proc in (parent, *(parent.children or []))]
 
 
 def _explain(legs: list[Proc]) -> Status:
@@ -101,5 +113,7 @@ def open_drone08(session: Session, public_url: str) -> Drone0:
         rows_tell_spans=True,
         single=Shape(SingleBuild),
         parse_single=parse_single,
+        running=running_legs,
+        stops_builds=True,
     )
     return Drone0(session, era, public_url)

@@ -4,14 +4,17 @@ import msgspec
 
 from exporter.http import ServerError, Session
 from exporter.model import Build, Event, Repo, Status, Step, User, Word
-from exporter.servers import Limits, Page
+from exporter.servers import Limits, Line, Page
+from exporter.servers.operations import change, read_log
 from exporter.servers.wire import (
+    ACCOUNT,
     Code,
     Count,
     Number,
     Reading,
     Shape,
     branch,
+    build_path,
     is_no_list,
     read_build,
     repo_path,
@@ -60,13 +63,6 @@ CLEANED_UP_AFTER = 24 * 3600
 PAGE_SIZE = 100
 
 
-class Account(msgspec.Struct, gc=False):
-    """`GET /api/user`."""
-
-    login: str
-    admin: bool = False
-
-
 class Program(msgspec.Struct, gc=False):
     """`GET /version`."""
 
@@ -99,6 +95,7 @@ class BuildRow(msgspec.Struct, gc=False):
 class StepRow(msgspec.Struct, gc=False):
     name: str
     status: str
+    number: Count = 0
     errignore: bool = False
     exit_code: Code = 0
     started: int = 0
@@ -108,6 +105,8 @@ class StepRow(msgspec.Struct, gc=False):
 class Stage(msgspec.Struct):
     name: str
     status: str
+    number: Count = 0
+    error: str = ""
     exit_code: Code = 0
     steps: list[StepRow] | None = None
 
@@ -115,6 +114,7 @@ class Stage(msgspec.Struct):
 class SingleBuild(BuildRow, gc=True):
     """`GET /api/repos/O/N/builds/K`; `stages` is left out when there are none."""
 
+    error: str = ""
     stages: list[Stage] | None = None
 
 
@@ -130,7 +130,6 @@ class RepoRow(msgspec.Struct):
     build: BuildRow | None = None
 
 
-ACCOUNT = Shape(Account)
 PROGRAM = Shape(Program)
 BUILDS = Shape(BuildRow)
 BUILD = Shape(SingleBuild)
@@ -147,11 +146,12 @@ def parse_single(row: SingleBuild, repo: str, reading: Reading) -> Build:
     """The single build: its steps, and what its stages tell of a `killed` or `pending`."""
     stages = row.stages or []
     steps = tuple(
-        _parse_step(step, f"{stage.name}/" if len(stages) > 1 else "", reading)
+        _parse_step(step, stage, f"{stage.name}/" if len(stages) > 1 else "", reading)
         for stage in stages
         for step in stage.steps or []
     )
-    return _parse(row, repo, reading, stages, word=Word.FINAL, steps=steps, detailed=True)
+    error = title(row.error, *(stage.error for stage in stages))
+    return _parse(row, repo, reading, stages, word=Word.FINAL, error=error, steps=steps, detailed=True)
 
 
 def _parse(
@@ -161,6 +161,7 @@ def _parse(
     stages: list[Stage],
     *,
     word: Word,
+    error: str = "",
     steps: tuple[Step, ...] = (),
     detailed: bool = False,
 ) -> Build:
@@ -200,23 +201,25 @@ def _parse(
         cron=text(row.cron),
         author=text(row.author_login or row.author_name),
         title=title(row.title, row.message),
+        error=error,
         steps=steps,
     )
 
 
-def _parse_step(step: StepRow, stage: str, reading: Reading) -> Step:
+def _parse_step(step: StepRow, stage: Stage, prefix: str, reading: Reading) -> Step:
     status = reading.status(STEP_STATUSES, step.status, "step_status")
     if step.status == "killed" and step.exit_code == STOPPED_BY_LIMIT:
         status = Status.TIMEOUT
     # A step that never began carries the time at which that was settled.
     began = status is not Status.SKIPPED
     return Step(
-        name=text(stage + step.name),
+        name=text(prefix + step.name),
         status=status,
         exit_code=step.exit_code,
         started=reading.moment("started", step.started) if began else 0,
         finished=reading.moment("finished", step.stopped) if began else 0,
         ignored=step.errignore,
+        log=f"{stage.number}/{step.number}",
     )
 
 
@@ -291,6 +294,22 @@ class Drone1:
     def build(self, repo: str, number: int) -> Build:
         row = read_build(self.session, BUILD, repo, number, refused=lambda answer: answer.status == 404)
         return parse_single(row, repo, Reading(self.session))
+
+    def log(self, repo: str, number: int, step: Step) -> list[Line]:
+        return read_log(self.session, f"{build_path(repo, number)}/logs/{step.log}", step)
+
+    def restart(self, repo: str, number: int) -> Build | None:
+        answer = change(self.session, "POST", build_path(repo, number), "restart")
+        if answer.body.strip() == b"null":
+            return None
+        return parse_row(BUILDS.one(self.session, answer), repo, Reading(self.session))
+
+    def cancel(self, repo: str, number: int) -> None:
+        path = build_path(repo, number)
+        row = BUILDS.one(self.session, change(self.session, "DELETE", path, "cancel"))
+        if row.status != "killed":
+            what = f"it had ended before ({text(row.status)}), and the server changed nothing"
+            raise self.session.fault("status", path, what, status=200, unfit=True)
 
     def _repo_rows(self, path: str, operation: str) -> list[RepoRow]:
         return REPOS.rows(self.session, self.session.get(path, operation))

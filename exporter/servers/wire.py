@@ -134,6 +134,16 @@ class Shape(Generic[T]):
         return msgspec.convert(_scrubbed(value), self._kind)
 
 
+class Account(msgspec.Struct, gc=False):
+    """`GET /api/user` of every Drone."""
+
+    login: str
+    admin: bool = False
+
+
+ACCOUNT = Shape(Account)
+
+
 def text(value: str, longest: int = LONGEST_LABEL) -> str:
     """The text without what a database or a page cannot hold, cut to its longest."""
     if len(value) > longest:
@@ -174,11 +184,16 @@ def repo_path(repo: str) -> str:
     return quote(repo, safe="/")
 
 
+def build_path(repo: str, number: int) -> str:
+    """Where every Drone has a build."""
+    return f"/api/repos/{repo_path(repo)}/builds/{number}"
+
+
 def read_build(
     session: Session, shape: Shape[S], repo: str, number: int, *, refused: Callable[[Answer], bool]
 ) -> S:
     """The single build; `refused` says which answers mean that there is no such number."""
-    answer = session.ask(f"/api/repos/{repo_path(repo)}/builds/{number}", "build")
+    answer = session.ask(build_path(repo, number), "build")
     if refused(answer):
         what = f"answered {answer.status}: there is no such build, or the token's user may not read it"
         raise session.fault("status", answer.path, what, status=answer.status, missing=True)
