@@ -42,8 +42,8 @@ def fill(path: Path, repos: int, of_each: int) -> None:
             repo = RepoState(
                 id=0, server="ci", name=f"load/r{place:05d}", uid="", default_branch="main", timeout=3600,
                 build_url=f"https://ci.example.com/load/r{place:05d}/", horizon=int(now) - 86_400,
-                generation=0, highest=of_each, highest_created=int(now) - 700, watched=True,
-                missed_sweeps=0, missed_since=0.0, gone=False,
+                horizon_skew=0.0, generation=0, highest=of_each, highest_created=int(now) - 700, watched=True,
+                missed_sweeps=0, missed_since=0.0, gone=False, pruned=0,
             )  # fmt: skip
             watched.write_repos(conn, [repo])
             past = [_build(repo.name, number, int(now) - 90_000) for number in range(1, of_each - LIVE + 1)]

@@ -94,6 +94,7 @@ def watched(url: str, token: str, **options: object) -> Iterator[Watched]:
             lambda: open_server(settings, telemetry),
             ledger,
             telemetry,
+            retention=400 * DAY,
             series_retention=30 * DAY,
             changed=refresher.refresh,
             stop=threading.Event(),

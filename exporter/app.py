@@ -172,6 +172,7 @@ class App:
             lambda: open_server(settings, self.telemetry, clock=self._clock),
             self.ledger,
             self.telemetry,
+            retention=config.ledger.retention,
             series_retention=config.ledger.series_retention,
             changed=refresher.refresh,
             stop=stop,

@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from exporter.faults import TRIED_FOR, Faults
 from exporter.gaps import GapReader
 from exporter.http import ServerError
 from exporter.intake import Intake
@@ -15,10 +16,9 @@ from exporter.log import logger
 from exporter.model import Build, Status, Word
 from exporter.roster import Roster
 from exporter.servers import Server
-from exporter.telemetry import Telemetry
 
-TRIES, TRIED_FOR = 3, 600.0
-"""After so many tries or seconds without its single build, an end's row is its last word."""
+TRIES = 3
+"""After so many tries, or 10 minutes, without its single build an end's row is its last word."""
 FLEETING = 2.0
 """Seconds after which a `killed` that still reads so is final (contracts of Drone 0.5 and 0.8)."""
 LOOK_AGAIN = 60.0
@@ -27,67 +27,7 @@ OLD, ASKED_AT_LEAST = 86_400.0, 3_600.0
 """A build open for longer than a day is asked about less and less, at last once an hour."""
 SINGLES_AT_ONCE = 20
 """Single builds that are read before they are recorded: each is news, so they are few."""
-SERVER_FAULTS = frozenset({"refused", "dns", "tls", "limit"})
-"""Reasons that concern the whole server; others on a repo's path concern that repo."""
-
 log = logger(__name__)
-
-
-@dataclass(slots=True)
-class Attempts:
-    """Since when, how often and when next (monotonic seconds) something is asked for."""
-
-    first: float
-    count: int = 0
-    next: float = 0.0
-
-
-class Faults:
-    """What could not be read of single repos: asked for again later, logged when it begins and ends."""
-
-    def __init__(self, name: str, telemetry: Telemetry, poll: float, monotonic: Callable[[], float]) -> None:
-        self._name, self._telemetry, self._poll, self._monotonic = name, telemetry, poll, monotonic
-        self._attempts: dict[object, Attempts] = {}
-        self._looks: dict[object, float] = {}
-        self._failing: set[str] = set()
-        self._timeouts = 0
-
-    def due(self, key: object, *, look: bool = False) -> bool:
-        """True when it is time to ask for `key` (again); `look`: only to see whether it is still open."""
-        now, known = self._monotonic(), self._attempts.get(key)
-        return (known is None or now >= known.next) and not (look and now < self._looks.get(key, now))
-
-    def later(self, key: object, seconds: float) -> None:
-        """Puts off the next look at what is open by `seconds`; its end is asked for all the same."""
-        self._looks[key] = self._monotonic() + seconds
-
-    def good(self, key: object, repo: RepoState) -> None:
-        """It was read."""
-        self._timeouts = 0
-        self._attempts.pop(key, None)
-        self._looks.pop(key, None)
-        if repo.name in self._failing:
-            self._failing.discard(repo.name)
-            log.info("a repo can be read again", server=self._name, repo=repo.name)
-
-    def bad(self, key: object, repo: RepoState, error: ServerError) -> Attempts:
-        """It could not be read: counted, and tried again after longer and longer.
-
-        Raises `error` again where it concerns the whole server: so does a second answer in a row
-        that does not come.
-        """
-        self._timeouts = self._timeouts + 1 if error.reason == "timeout" else 0
-        if error.reason in SERVER_FAULTS or self._timeouts > 1:
-            raise error
-        self._telemetry.failed(self._name, error.reason)
-        if repo.name not in self._failing:
-            self._failing.add(repo.name)
-            log.warning(str(error), server=self._name, repo=repo.name)
-        now = self._monotonic()
-        tries = self._attempts.setdefault(key, Attempts(now))
-        tries.count += 1
-        tries.next = now + min(TRIED_FOR, self._poll * 2 ** min(tries.count - 1, 10))
-        return tries
 
 
 class Follower:

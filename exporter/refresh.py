@@ -104,6 +104,7 @@ class Refresher:
         samples = [
             Sample(METRICS["ci_ledger_builds"], (server,), float(count))
             for server, count in self._ledger.count_builds().items()
+            if server in self._servers
         ]
         samples.append(Sample(METRICS["ci_ledger_size_bytes"], (), float(self._ledger.size())))
         self._page.put("ledger", samples)

@@ -109,6 +109,7 @@ class Roster:
             timeout=repo.timeout,
             build_url=repo.build_url,
             horizon=int(now.server) if counted_from is None else counted_from,
+            horizon_skew=now.server - now.ours,
             generation=0,
             highest=0,
             highest_created=0,
@@ -116,6 +117,7 @@ class Roster:
             missed_sweeps=0,
             missed_since=0.0,
             gone=False,
+            pruned=0,
         )
         watched.write_repos(conn, [state])
         self.repos[state.name] = self.by_id[state.id] = state
@@ -126,7 +128,7 @@ class Roster:
     def _take_back(self, conn: Connection, state: RepoState, repo: Repo, now: Moment) -> None:
         """Watches a repo again that `repos:` had left out: what ended meanwhile is history."""
         state.watched = True
-        state.horizon = int(now.server)
+        state.horizon, state.horizon_skew = int(now.server), now.server - now.ours
         self._leave_to_import(conn, state, repo)
 
     def _leave_to_import(self, conn: Connection, state: RepoState, repo: Repo) -> None:

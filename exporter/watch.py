@@ -5,7 +5,6 @@ a sweep compares every repo's newest build from time to time. Time that is left 
 to history. How each dialect is asked is in `exporter.servers`; its limits come from there as data.
 """
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -13,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from exporter.config import ServerSettings
-from exporter.follow import Faults, Follower
+from exporter.faults import Faults
+from exporter.follow import Follower
 from exporter.gaps import ROWS_AT_ONCE, GapReader, Part
 from exporter.http import ServerError
 from exporter.intake import Intake
 from exporter.ledger import Ledger, LedgerError, Moment, Policy, watched
+from exporter.ledger.prune import prune
 from exporter.log import logger
 from exporter.model import Build, User
 from exporter.roster import Roster
@@ -26,7 +27,8 @@ from exporter.telemetry import Telemetry
 
 Task = Literal["watch", "sweep", "import"]
 
-LONGEST_BACKOFF = 300.0
+PRUNE = 3600.0
+"""Seconds between two looks for what is too old to be kept."""
 IMPORT_SHARE = 0.9
 """Of the time between two looks, so that the next one is never late."""
 
@@ -52,6 +54,7 @@ class Watch:
         ledger: Ledger,
         telemetry: Telemetry,
         *,
+        retention: float,
         series_retention: float,
         changed: Callable[[set[int]], None],
         stop: threading.Event,
@@ -65,8 +68,6 @@ class Watch:
         """Build numbers of history that are still to be read."""
         self.tried = False
         """True once a first look ended, well or not."""
-        self.fault = ""
-        """Why the last look failed; empty while all is well."""
         self.idle = threading.Event()
         """Set while no cycle runs."""
         self.idle.set()
@@ -78,17 +79,22 @@ class Watch:
             ledger, self.roster, settings, telemetry, self._moment, series_retention, changed
         )
         self._faults = Faults(self.name, telemetry, settings.poll, monotonic)
-        self._swept = -float("inf")
+        self._retention, self._series_retention = retention, series_retention
+        self._swept, self._pruned = -float("inf"), monotonic()
         self._feed: set[tuple[str, int]] = set()
         self._cursor = ""
         self._unlisted: set[str] = set()
-        self._failures, self._not_before = 0, 0.0
         telemetry.add(self.name)
 
     @property
     def policy(self) -> Policy:
         """What the configuration says of this server's builds."""
         return self._intake.policy
+
+    @property
+    def fault(self) -> str:
+        """Why the last look failed; empty while all is well."""
+        return self._faults.server
 
     @property
     def ended(self) -> tuple[int, int]:
@@ -103,22 +109,23 @@ class Watch:
     def cycle(self, *, history: bool = True) -> None:
         """Looks once at the server, then reads history until shortly before the next look is due."""
         began = self._monotonic()
-        if began < self._not_before or self._stop.is_set():
+        if not self._faults.server_due() or self._stop.is_set():
             return
         self.idle.clear()
         try:
             self._touch()
             connected = self._connect()
             self.look(connected)
-            self._recover()
+            self._faults.server_good()
             if history:
                 until = began + self.settings.poll * IMPORT_SHARE
                 self._timed("import", lambda: self._import(connected, until))
+                self._prune()
         except ServerError as error:
-            self._fail(error)
+            if not self._stop.is_set():
+                self._faults.server_bad(error)
         except LedgerError as error:
-            self._telemetry.up.labels(self.name).set(0)
-            self._report(f"polling stops until it can be written: {error}")
+            self._faults.stopped(f"polling stops until it can be written: {error}")
         finally:
             self.tried = True
             self.idle.set()
@@ -161,7 +168,6 @@ class Watch:
             known.last_poll, known.skew = self._clock(), session.skew
             watched.write_server(conn, known)
         self._intake.show()
-        self._telemetry.up.labels(self.name).set(1)
         self._telemetry.clock_skew.labels(self.name).set(session.skew)
         self._telemetry.identify(self.name, connected.server.dialect, connected.server.version)
 
@@ -302,6 +308,18 @@ class Watch:
                 if not parts:
                     break
 
+    def _prune(self) -> None:
+        if self._monotonic() - self._pruned < PRUNE:
+            return
+        self._pruned, now = self._monotonic(), self._moment().server
+        self._intake.changed |= prune(
+            self._ledger,
+            self.roster.repos.values(),
+            builds_before=int(now - self._retention),
+            names_before=int(now - self._series_retention),
+        )
+        self._intake.show()
+
     def _tell_remaining(self, connected: Connected) -> None:
         with self._ledger.reading() as conn:
             gaps = watched.gaps_of(conn, self.name)
@@ -316,26 +334,3 @@ class Watch:
         work()
         self._telemetry.poll_duration.labels(self.name, task).observe(self._monotonic() - began)
         self._telemetry.last_poll.labels(self.name, task).set(self._clock())
-
-    def _recover(self) -> None:
-        self._failures = 0
-        if self.fault:
-            log.info("the server is polled again", server=self.name)
-        self.fault = ""
-
-    def _fail(self, error: ServerError) -> None:
-        """Leaves the server alone for a while: longer each time, to 5 minutes, or as long as it asks."""
-        if self._stop.is_set():
-            return
-        self._telemetry.failed(self.name, error.reason)
-        self._telemetry.up.labels(self.name).set(0)
-        delay = min(LONGEST_BACKOFF, self.settings.poll * 2 ** min(self._failures, 10))
-        self._failures += 1
-        jittered = delay * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load, guards nothing
-        self._not_before = self._monotonic() + max(jittered, error.retry_after or 0.0)
-        self._report(error.message)
-
-    def _report(self, fault: str) -> None:
-        if not self.fault:
-            log.error(fault, server=self.name)
-        self.fault = fault

@@ -70,6 +70,7 @@ class Rig:
             lambda: open_server(self.settings, self.telemetry, clock=self.clock.now),
             self.ledger,
             self.telemetry,
+            retention=400 * DAY,
             series_retention=30 * DAY,
             changed=self.refresher.refresh,
             stop=TestStop(self.clock),

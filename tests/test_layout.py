@@ -14,12 +14,12 @@ exporter.model
 exporter.metrics
 exporter.telemetry
 exporter.log
-exporter.yamlfile exporter.fields exporter.config
-exporter.connections exporter.http
+exporter.yamlfile exporter.fields exporter.filters exporter.config
+exporter.headers exporter.connections exporter.http
 exporter.servers
 exporter.servers.*
 exporter.ledger exporter.ledger.*
-exporter.gaps exporter.intake exporter.roster exporter.follow exporter.watch
+exporter.faults exporter.gaps exporter.intake exporter.roster exporter.follow exporter.watch
 exporter.samples
 exporter.chunks exporter.exposition
 exporter.refresh

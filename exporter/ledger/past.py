@@ -70,11 +70,13 @@ class Past:
             add_environment_end(self._head((ENVIRONMENT, (environment,)), EnvironmentHead), run.point())
 
     def _refold(self, branch: str, event: str) -> None:
-        head = BranchHead()
-        for run in store.newest_ends(self._conn, self._repo_id, branch, event, REFOLDED):
-            add_branch_end(head, run.point(), good=run.good, bad=run.bad)
-        self._heads[BRANCH, (branch, event)] = head
-        self._whole.add((BRANCH, (branch, event)))
+        ends = store.newest_ends(self._conn, self._repo_id, branch, event, REFOLDED)
+        if ends:
+            head = BranchHead()
+            for run in reversed(ends):
+                add_branch_end(head, run.point(), good=run.good, bad=run.bad)
+            self._heads[BRANCH, (branch, event)] = head
+            self._whole.add((BRANCH, (branch, event)))
 
     def needs_single(self, run: Run, *, last: bool) -> bool:
         """True when gauges would show what a row of history does not tell.

@@ -41,7 +41,7 @@ class Recorded:
     """What a call changed: ends in rising number, then run."""
 
     ended: list[Ended] = field(default_factory=list)
-    rewritten: list[Ended] = field(default_factory=list)
+    rewritten: list[Run] = field(default_factory=list)
     """Ends that had been settled and read otherwise now: they change gauges, never counters."""
     changed: bool = False
 
@@ -50,7 +50,8 @@ def record(
     conn: Connection, repo: RepoState, policy: Policy, builds: Iterable[Build], now: Moment
 ) -> Recorded:
     """Takes in what answers of the server tell of builds of `repo`; the same again changes nothing."""
-    ordered = sorted(builds, key=lambda b: (b.number, b.run))
+    kept = (b for b in builds if not b.ended or (b.finished or b.run or b.created) >= repo.pruned)
+    ordered = sorted(kept, key=lambda b: (b.number, b.run))
     known = store.runs_of(conn, repo, sorted({b.number for b in ordered}))
     before = {id(run): replace(run) for runs in known.values() for run in runs}
     names = Names(repo.default_branch, policy, store.names_of(conn, repo.id), now.ours)
@@ -58,6 +59,7 @@ def record(
     newest = _newest_ends(ordered)
     done = Recorded()
     touched: dict[int, Run] = {}
+    details: list[tuple[Run, Sequence[Step]]] = []
     seen: dict[tuple[str, str], int] = {}
     for build in ordered:
         runs = known.setdefault(build.number, [])
@@ -82,18 +84,20 @@ def record(
                 run.state = ENDING
         if build.detailed:
             _end_doubts(runs, touched)
+        if news and build.ended and build.steps:
+            details.append((run, build.steps))
         old = before.get(id(run))
         if run == old:
             continue
         if old is not None and old.state >= SETTLED and (news or run.key != old.key):
-            done.rewritten.append(Ended(run, build.steps))
+            done.rewritten.append(run)
         touched[id(run)] = run
         if counts:
             at = run.branch, run.event
             seen[at] = max(seen.get(at, 0), run.when_ended)
     peers = _peers(conn, repo.id, done.ended)
     store.write_runs(conn, list(touched.values()), repo.id, {before[i].key for i in touched if i in before})
-    store.write_steps(conn, [(e.run, e.steps) for e in done.ended + done.rewritten if e.steps])
+    store.write_steps(conn, details)
     for (branch, event), built in seen.items():
         _announce(names, past, branch, event, built)
     sums = _fold(names, past, policy, peers, done)
@@ -166,9 +170,9 @@ def _fold(
     """Adds ends to the heads that gauges show; returns what counters are to add."""
     sums: list[tuple[Addition, Run]] = []
     same_commit = {commit: list(runs) for commit, runs in peers.items()}
-    for end in done.rewritten:
-        if policy.counts(end.run.event, end.run.branch):
-            past.rewrite(end.run)
+    for run in done.rewritten:
+        if policy.counts(run.event, run.branch):
+            past.rewrite(run)
     for end in done.ended:
         run, built = end.run, end.run.when_ended
         if not policy.counts(run.event, run.branch):

@@ -205,20 +205,23 @@ def _row(build: Build) -> tuple[int, int]:
 def _was_queued_later(run: Run, build: Build) -> bool:
     if run.state == OPEN:
         return True
-    if run.state == ENDING and max(run.started, run.finished) >= build.run:
+    ran_until = max(run.started, run.finished)
+    if run.state == ENDING and ran_until >= build.run:
         return True
-    return _same_end(run, build) and (run.state == ENDING or run.finished > 0)
+    return ran_until > 0 and _same_end(run, build)
 
 
 def _same_end(run: Run, build: Build) -> bool:
-    return build.ended and (build.started, build.finished) == (run.started, run.finished)
+    """True when `build` ended as `run` did; where it started, single builds know better than rows."""
+    return (
+        build.ended
+        and build.finished == run.finished
+        and (build.finished > 0 or build.started == run.started)
+    )
 
 
 def _fits(run: Run, build: Build) -> bool:
-    """True when a row is what the last one was: single builds tell times of their own.
-
-    Where there was no row yet, that it ended at the same time is enough.
-    """
+    """True when a row is what the last one was; where there was none yet, when it ended as `run` did."""
     if run.row_started or run.row_finished:
         return build.ended and (build.started, build.finished) == (run.row_started, run.row_finished)
-    return build.ended and (build.finished == run.finished if build.finished else _same_end(run, build))
+    return _same_end(run, build)

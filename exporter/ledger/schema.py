@@ -53,6 +53,7 @@ repos = Table(
     Column("timeout", BigInteger, nullable=False, default=0),
     Column("build_url", String, nullable=False, default=""),
     Column("horizon", BigInteger, nullable=False),
+    Column("horizon_skew", Float, nullable=False),  # the server's clock minus ours at the horizon
     Column("generation", BigInteger, nullable=False, default=0),
     Column("highest", BigInteger, nullable=False, default=0),
     Column("highest_created", BigInteger, nullable=False, default=0),
@@ -60,6 +61,7 @@ repos = Table(
     Column("missed_sweeps", Integer, nullable=False, default=0),
     Column("missed_since", Float, nullable=False, default=0.0),  # our clock
     Column("gone", Boolean, nullable=False, default=False),
+    Column("pruned", BigInteger, nullable=False, default=0),  # what ended before was removed
     UniqueConstraint("server", "name"),
 )
 

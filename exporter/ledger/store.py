@@ -192,7 +192,7 @@ def write_totals(conn: Connection, repo_id: int, changed: Mapping[Series, Total]
                 as_json(labels),
                 total.value,
                 None if total.counts is None else json.dumps(total.counts),
-                json.dumps(total.exemplars) if total.exemplars else None,
+                json.dumps(total.exemplars, sort_keys=True) if total.exemplars else None,
                 total.since,
             )
             for (family, labels), total in changed.items()

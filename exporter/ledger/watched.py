@@ -29,6 +29,7 @@ class RepoState:
     timeout: int
     build_url: str
     horizon: int
+    horizon_skew: float
     generation: int
     highest: int
     highest_created: int
@@ -36,6 +37,7 @@ class RepoState:
     missed_sweeps: int
     missed_since: float
     gone: bool
+    pruned: int
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("timeout", sa.BigInteger(), nullable=False),
         sa.Column("build_url", sa.String(), nullable=False),
         sa.Column("horizon", sa.BigInteger(), nullable=False),
+        sa.Column("horizon_skew", sa.Float(), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("highest", sa.BigInteger(), nullable=False),
         sa.Column("highest_created", sa.BigInteger(), nullable=False),
@@ -36,6 +37,7 @@ def upgrade() -> None:
         sa.Column("missed_sweeps", sa.Integer(), nullable=False),
         sa.Column("missed_since", sa.Float(), nullable=False),
         sa.Column("gone", sa.Boolean(), nullable=False),
+        sa.Column("pruned", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["server"],
             ["servers.name"],

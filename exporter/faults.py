@@ -1,0 +1,111 @@
+"""What could not be read, of a server or of one of its repos: asked for again later and later.
+
+A fault is counted each time, and logged when it begins and when it ends.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from exporter.http import ServerError
+from exporter.ledger.watched import RepoState
+from exporter.log import logger
+from exporter.telemetry import Telemetry
+
+LONGEST_BACKOFF = 300.0
+"""Seconds for which a server is left alone at most, unless it asks for more."""
+TRIED_FOR = 600.0
+"""Seconds between two tries of something of a repo at most."""
+SERVER_FAULTS = frozenset({"refused", "dns", "tls", "limit"})
+"""Reasons that concern the whole server; others on a repo's path concern that repo."""
+
+
+log = logger(__name__)
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Since when, how often and when next (monotonic seconds) something is asked for."""
+
+    first: float
+    count: int = 0
+    next: float = 0.0
+
+
+class Faults:
+    """The faults of one server, and of its repos."""
+
+    def __init__(self, name: str, telemetry: Telemetry, poll: float, monotonic: Callable[[], float]) -> None:
+        self._name, self._telemetry, self._poll, self._monotonic = name, telemetry, poll, monotonic
+        self._attempts: dict[object, Attempts] = {}
+        self._looks: dict[object, float] = {}
+        self._failing: set[str] = set()
+        self._timeouts = 0
+        self._failures, self._not_before = 0, 0.0
+        self.server = ""
+        """Why the last look at the server failed; empty while all is well."""
+
+    def server_due(self) -> bool:
+        """True when the server is to be looked at (again)."""
+        return self._monotonic() >= self._not_before
+
+    def server_bad(self, error: ServerError) -> None:
+        """Leaves the server alone for a while: longer each time, to 5 minutes, or as long as it asks."""
+        self._telemetry.failed(self._name, error.reason)
+        delay = min(LONGEST_BACKOFF, self._poll * 2 ** min(self._failures, 10))
+        self._failures += 1
+        jittered = delay * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load, guards nothing
+        self._not_before = self._monotonic() + max(jittered, error.retry_after or 0.0)
+        self.stopped(error.message)
+
+    def stopped(self, fault: str) -> None:
+        """The look at the server failed, whoever is at fault."""
+        self._telemetry.up.labels(self._name).set(0)
+        if not self.server:
+            log.error(fault, server=self._name)
+        self.server = fault
+
+    def server_good(self) -> None:
+        """The look at the server was a success."""
+        self._telemetry.up.labels(self._name).set(1)
+        self._failures = 0
+        if self.server:
+            log.info("the server is polled again", server=self._name)
+        self.server = ""
+
+    def due(self, key: object, *, look: bool = False) -> bool:
+        """True when it is time to ask for `key` (again); `look`: only to see whether it is still open."""
+        now, known = self._monotonic(), self._attempts.get(key)
+        return (known is None or now >= known.next) and not (look and now < self._looks.get(key, now))
+
+    def later(self, key: object, seconds: float) -> None:
+        """Puts off the next look at what is open by `seconds`; its end is asked for all the same."""
+        self._looks[key] = self._monotonic() + seconds
+
+    def good(self, key: object, repo: RepoState) -> None:
+        """It was read."""
+        self._timeouts = 0
+        self._attempts.pop(key, None)
+        self._looks.pop(key, None)
+        if repo.name in self._failing:
+            self._failing.discard(repo.name)
+            log.info("a repo can be read again", server=self._name, repo=repo.name)
+
+    def bad(self, key: object, repo: RepoState, error: ServerError) -> Attempts:
+        """It could not be read: counted, and tried again after longer and longer.
+
+        Raises `error` again where it concerns the whole server: so does a second answer in a row
+        that does not come.
+        """
+        self._timeouts = self._timeouts + 1 if error.reason == "timeout" else 0
+        if error.reason in SERVER_FAULTS or self._timeouts > 1:
+            raise error
+        self._telemetry.failed(self._name, error.reason)
+        if repo.name not in self._failing:
+            self._failing.add(repo.name)
+            log.warning(str(error), server=self._name, repo=repo.name)
+        now = self._monotonic()
+        tries = self._attempts.setdefault(key, Attempts(now))
+        tries.count += 1
+        tries.next = now + min(TRIED_FOR, self._poll * 2 ** min(tries.count - 1, 10))
+        return tries
