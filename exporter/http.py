@@ -1,12 +1,11 @@
 """One server over HTTP: requests bounded in time and size, faults with one of a few reasons."""
 
+import base64
 import contextlib
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ from exporter.connections import (
     Gate,
     explanation,
 )
+from exporter.headers import Quota, is_used_up, left_of_hour, retry_after, unix_time
 from exporter.telemetry import Reason, Telemetry
 
 LARGEST_BODY = 64 << 20
@@ -30,7 +30,6 @@ LARGEST_BODY = 64 << 20
 LARGEST_ANSWER = LARGEST_BODY + (1 << 20)
 """Bytes of an answer as it comes, with its headers."""
 LONGEST_CONNECT = 10.0
-LONGEST_RETRY_AFTER = 3600.0
 CHUNK = 64 << 10
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -119,6 +118,9 @@ class Session:
         self.skew = 0.0
         """The server's clock minus ours, in seconds, by the last `Date` header."""
         self._token = token.strip()
+        self._authorization = f"Bearer {self._token}" if self._token else ""
+        self._login = self._password = ""
+        self._quota = Quota()
         self._timeout = timeout
         self._allow_writes = allow_writes
         self._clock, self._sleep = clock, sleep
@@ -138,6 +140,12 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({self.name!r})"
+
+    def use_basic(self, login: str = "", password: str = "") -> None:
+        """Sign in as `login` with its password, or with the token in the place of a user's name (ABF)."""
+        self._login, self._password = login, password
+        pair = f"{login or self._token}:{password}".encode()
+        self._authorization = f"Basic {base64.b64encode(pair).decode()}" if len(pair) > 1 else ""
 
     def server_now(self) -> float:
         """The server's clock, in Unix seconds."""
@@ -170,6 +178,9 @@ class Session:
             self._adapter.close()
         if not (self._token.isascii() and self._token.isprintable()):
             raise self.fault("auth", path, "the token has characters that no token has: write its file anew")
+        if self._quota.exhausted(self.server_now()):
+            after = left_of_hour(self.server_now())
+            raise self.fault("limit", path, "not asked: this hour's requests are made", retry_after=after)
         self._wait()
         try:
             answer = self._exchange(method, path, with_token=with_token)
@@ -195,8 +206,10 @@ class Session:
         return answer
 
     def without_token(self, text: str) -> str:
-        """The text with the token, should a server have sent it back, left out."""
-        return text.replace(self._token, "<secret>") if self._token else text
+        """The text with token and password, should a server have sent them back, left out."""
+        for secret in filter(None, (self._token, self._password)):
+            text = text.replace(secret, "<secret>")
+        return text
 
     def fault(
         self,
@@ -225,17 +238,24 @@ class Session:
             )
         else:
             reason, what = REFUSALS.get(status, ("status", "look at the log of the server or its proxy"))
-        if status == 401 and not self._token:
+        after = retry_after(answer.headers, self.server_now())
+        if status == 401 and not self._authorization:
             what = "there is no token: set `token_file` or `token_env`"
-        return self.fault(
-            reason,
-            answer.path,
-            f"answered {status}: {what}",
-            status=status,
-            retry_after=self._retry_after(answer.headers),
-        )
+        elif status == 401 and self._login:
+            what = "`login` and its password were not accepted"
+        elif status == 403 and (is_used_up(answer.headers) or b"Rate Limit Exceeded" in answer.body):
+            reason, what = "limit", "this hour's requests are all made"
+            after = left_of_hour(self.server_now())
+        return self.fault(reason, answer.path, f"answered {status}: {what}", status=status, retry_after=after)
 
     def _wait(self) -> None:
+        self._keep_pace()
+        pause = self._quota.pause(self.server_now())
+        while pause > 0 and not self._gate.closed.is_set():
+            self._sleep(min(pause, 1.0))
+            pause -= 1.0
+
+    def _keep_pace(self) -> None:
         call = self._gate.call
         interval: float = getattr(call, "interval", 0.0)
         if interval <= 0:
@@ -262,8 +282,8 @@ class Session:
 
     def _once(self, method: Method, path: str, *, with_token: bool) -> Answer:
         headers = self._headers
-        if with_token and self._token:
-            headers = headers | {"Authorization": f"Bearer {self._token}"}
+        if with_token and self._authorization:
+            headers = headers | {"Authorization": self._authorization}
         with self._adapter.send(
             requests.Request(method, self._url + path, headers=headers).prepare(),
             stream=True,
@@ -272,6 +292,7 @@ class Session:
             proxies=self._proxies,
         ) as response:
             self._note_clock(response.headers)
+            self._quota.note(response.headers, self.server_now())
             return Answer(path, response.status_code, response.headers, self._body(response, path))
 
     def _body(self, response: requests.Response, path: str) -> bytes:
@@ -296,17 +317,9 @@ class Session:
         return b"".join(parts)
 
     def _note_clock(self, headers: Mapping[str, str]) -> None:
-        if (date := _unix_time(headers.get("Date", ""))) is not None:
+        if (date := unix_time(headers.get("Date", ""))) is not None:
             self.skew = date - self._clock()
             self.telemetry.clock_skew.labels(self.name).set(self.skew)
-
-    def _retry_after(self, headers: Mapping[str, str]) -> float | None:
-        value = headers.get("Retry-After", "").strip()
-        if value.isascii() and value.isdigit():
-            return min(float(value), LONGEST_RETRY_AFTER)
-        if (date := _unix_time(value)) is None:
-            return None
-        return min(max(date - self.server_now(), 0.0), LONGEST_RETRY_AFTER)
 
     def _explained(self, path: str, error: Exception) -> ServerError:
         if self._gate.closed.is_set():
@@ -316,14 +329,6 @@ class Session:
         if self._ca_file and not self._ca_file.is_file():
             return self.fault("tls", path, "there is no file where `ca_file` says")
         return self.fault("refused", path, NO_WAY)
-
-
-def _unix_time(date: str) -> float | None:
-    """Unix seconds of an HTTP date; None when it is none."""
-    try:
-        return parsedate_to_datetime(date).replace(tzinfo=UTC).timestamp()
-    except (ValueError, OverflowError, TypeError):
-        return None
 
 
 def _place(location: str) -> str:
