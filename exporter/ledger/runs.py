@@ -184,7 +184,7 @@ def _take(run: Run, build: Build) -> None:
     run.created = build.created or run.created
     run.started = build.started
     run.finished = build.finished
-    run.wait = build.wait if build.wait is not None else run.wait
+    run.wait = build.wait if build.wait is not None or build.detailed else run.wait
     run.duration = build.duration if build.duration is not None or build.detailed else run.duration
     run.parent = build.parent or run.parent
     run.by_hand = build.by_hand or run.by_hand
