@@ -110,6 +110,7 @@ def plan(world: World, now: float, chance: random.Random) -> None:
             outcome = "skipped"
         event = chance.choice(EVENTS)
         began = at + chance.uniform(0, 2)
+        ran = 0.0 if outcome == "skipped" else chance.uniform(0.5, 4)
         start(
             world,
             at,
@@ -119,7 +120,7 @@ def plan(world: World, now: float, chance: random.Random) -> None:
             environment=f"{event:.4}",
             outcome=outcome,
             started=began,
-            finished=began + chance.uniform(0.5, 4),
+            finished=began + ran,
         )
     world.short_builds(60, repos[:2], over=1.0, start=now + LIVE - 6)
     for turn in range(3):
