@@ -2,15 +2,16 @@
 
 import fcntl
 import json
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, create_engine, event, func, make_url, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, Connection, create_engine, event, func, make_url, select, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from exporter.ledger.counts import Series, Total
 from exporter.ledger.heads import BranchHead, CronHead, EnvironmentHead
@@ -20,8 +21,14 @@ from exporter.ledger.schema import HEAD, SETTLED, builds, gaps, heads, names, re
 from exporter.ledger.store import total_of
 from exporter.ledger.watched import RepoState
 
-_LOCK = 0x6275696C  # any number, as long as every exporter takes the same
+if TYPE_CHECKING:
+    from exporter.ledger.postgresql import Writer
+
+PATIENCE = 60.0
+"""Seconds that one statement may take on PostgreSQL."""
 _FACTS_AT_ONCE = 200
+_LAST_WAIT = 1.0
+_SECRET_OPTIONS = ("password", "sslpassword")
 
 Head = BranchHead | CronHead | EnvironmentHead
 
@@ -45,30 +52,40 @@ class RepoFacts:
 class Ledger:
     """One ledger, written by one process; every failure is a `LedgerError`."""
 
-    def __init__(self, url: str) -> None:
-        """Opens (and where there is none, makes) the ledger at a SQLAlchemy `url`."""
-        self._url = make_url(url)
+    def __init__(self, url: str, patience: float = PATIENCE) -> None:
+        """Opens (and where there is none, makes) the ledger at a SQLAlchemy `url`.
+
+        On PostgreSQL a statement may take `patience` (seconds).
+        """
+        self._url = _read(url)
         self._writing = threading.Lock()
         self._lock_file: IO[str] | None = None
-        self._lock_conn: Connection | None = None
+        self._writer: Writer | None = None
+        self._reads: dict[str, Any] = {"reads": True}
         self.fault: str | None = None
         """Why the last transaction failed; None when it did not."""
         if self._url.get_backend_name() not in ("sqlite", "postgresql"):
             raise LedgerError(f"ledger: {self.place}: only sqlite and postgresql can hold a ledger")
-        with self._errors():
-            if self._sqlite:
-                arguments = {"timeout": 10, "check_same_thread": False}
-                self._engine = create_engine(self._url, connect_args=arguments)
-            else:
-                self._engine = create_engine(self._url, paramstyle="format")
         if self._sqlite:
+            arguments = {"timeout": 10, "check_same_thread": False}
+            self._engine = create_engine(self._url, connect_args=arguments)
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
+            return
+        try:
+            from exporter.ledger import postgresql  # its driver is an extra
+        except ImportError:
+            raise LedgerError(
+                "ledger: PostgreSQL's driver is not installed: pip install 'build-exporter[postgresql]'"
+            ) from None
+        with self._errors():
+            self._engine = postgresql.open_engine(self._url, patience)
+        self._reads |= postgresql.READS
 
     @property
     def place(self) -> str:
         """Where it is, without a password."""
-        return self._url.render_as_string(hide_password=True)
+        return self._url.difference_update_query(_SECRET_OPTIONS).render_as_string(hide_password=True)
 
     @property
     def _sqlite(self) -> bool:
@@ -76,29 +93,36 @@ class Ledger:
 
     def lock(self) -> None:
         """Keeps other exporters off this ledger until `close`; refused while one is on it."""
-        taken = LedgerError(
-            f"ledger: {self.place} is in use by another build-exporter; stop that one, or give this one "
-            "a ledger of its own (ledger.url)"
-        )
         if not self._sqlite:
-            with self._errors():
-                self._lock_conn = self._engine.connect()
-                if not self._lock_conn.execute(select(func.pg_try_advisory_lock(_LOCK))).scalar_one():
-                    raise taken
-            return
+            from exporter.ledger.postgresql import Writer
+
+            self._writer = Writer(self._engine, self._in_use)
+            with self.transaction():
+                return
         path = f"{self._url.database}.lock"
         try:
             self._lock_file = open(path, "a", encoding="ascii")  # noqa: SIM115  # held until close
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise taken from None
+            raise self._in_use() from None
         except OSError as error:
             raise LedgerError(f"ledger: cannot lock {path}: {error.strerror}") from error
+
+    def _in_use(self) -> LedgerError:
+        return LedgerError(
+            f"ledger: {self.place} is in use by another build-exporter; stop that one, or give this one "
+            "a ledger of its own (ledger.url)"
+        )
 
     def migrate(self) -> None:
         """Brings the tables to this version's shape; a newer version's ledger is refused."""
         with self._errors():
             with self._engine.connect() as conn:
+                if not self._sqlite and (encoding := conn.scalar(text("SHOW server_encoding"))) != "UTF8":
+                    raise LedgerError(
+                        f"ledger: {self.place}: the database's encoding is {encoding}, which cannot hold "
+                        "every text: make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+                    )
                 exists = self._engine.dialect.has_table(conn, "alembic_version")
                 version = (
                     conn.execute(text("SELECT version_num FROM alembic_version")).scalar() if exists else None
@@ -123,8 +147,9 @@ class Ledger:
     def transaction(self) -> Iterator[Connection]:
         """A transaction that writes: all of it is kept, or nothing; one at a time."""
         with self._writing:
+            begin = self._writer.begin if self._writer else self._engine.begin
             try:
-                with self._errors(), self._engine.begin() as conn:
+                with self._errors(), begin() as conn:
                     yield conn
             except LedgerError as error:
                 self.fault = str(error)
@@ -134,7 +159,7 @@ class Ledger:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection to read with, beside whoever writes."""
-        with self._errors(), self._engine.connect().execution_options(reads=True) as conn:
+        with self._errors(), self._engine.connect().execution_options(**self._reads) as conn:
             yield conn
 
     def facts(self, repo_ids: Sequence[int] | None = None, server: str | None = None) -> Iterator[RepoFacts]:
@@ -173,13 +198,17 @@ class Ledger:
             return int(conn.execute(select(func.pg_database_size(func.current_database()))).scalar_one())
 
     def close(self) -> None:
-        """Waits for a transaction in flight, then lets go of the ledger."""
-        with self._writing:
-            if self._lock_conn is not None:
-                self._lock_conn.close()
+        """Waits for a transaction in flight, though not for ever, then lets go of the ledger."""
+        if not self._writing.acquire(timeout=_LAST_WAIT):
+            return  # the end of the process undoes what could not be committed
+        try:
+            if self._writer is not None:
+                self._writer.close()
             self._engine.dispose()
             if self._lock_file is not None:
                 self._lock_file.close()
+        finally:
+            self._writing.release()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -189,6 +218,17 @@ class Ledger:
             reason = getattr(error, "orig", None) or error
             first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
             raise LedgerError(f"ledger: {self.place}: {first}") from error
+
+
+def _read(address: str) -> URL:
+    """The address in its parts. No error shows it: what cannot be read may be a password."""
+    with suppress(ArgumentError, ValueError):
+        if address.startswith("sqlite:") or re.fullmatch(r"\w+(\+\w+)?://([^/?#@]*@)?[^@]*", address):
+            return make_url(address)
+    raise LedgerError(
+        "ledger: its address cannot be read; in a name or password, write every character that is no "
+        "letter or digit as %XX (@ is %40)"
+    )
 
 
 def _facts(conn: Connection, states: Sequence[RepoState]) -> Iterable[RepoFacts]:
