@@ -160,7 +160,13 @@ def record_again(ci: Rig) -> None:
     singles = [server.build(HELLO, row.number) for row in rows[:5]]
     with ci.ledger.transaction() as conn:
         (repo,) = watched.repo_states(conn, "ci")
-        done = record(conn, repo, ci.watch.policy, [*rows, *server.builds(HELLO, 1).builds, *singles], ci.watch._moment())
+        done = record(
+            conn,
+            repo,
+            ci.watch.policy,
+            [*rows, *server.builds(HELLO, 1).builds, *singles],
+            ci.watch._moment(),
+        )
     assert (done.ended, done.rewritten, done.changed) == ([], [], False)
 
 
@@ -294,7 +300,10 @@ def test_a_transaction_whose_server_goes_away_is_undone(server: Cluster, ledger:
 
     with pytest.raises(LedgerError, match="ledger: "):
         interrupted()
-    assert ledger.fault is not None
+    ledger.fault = None
+    with pytest.raises(LedgerError), ledger.reading():
+        pass
+    assert ledger.fault is not None, "what cannot be read cannot be written either"
     server.start()
     with ledger.transaction() as conn:
         assert conn.execute(select(func.count()).select_from(schema.servers)).scalar_one() == 0

@@ -63,7 +63,7 @@ class Ledger:
         self._writer: Writer | None = None
         self._reads: dict[str, Any] = {"reads": True}
         self.fault: str | None = None
-        """Why the last transaction failed; None when it did not."""
+        """Why it could not be read or written; None once a transaction went well again."""
         if self._url.get_backend_name() not in ("sqlite", "postgresql"):
             raise LedgerError(f"ledger: {self.place}: only sqlite and postgresql can hold a ledger")
         if self._sqlite:
@@ -148,12 +148,8 @@ class Ledger:
         """A transaction that writes: all of it is kept, or nothing; one at a time."""
         with self._writing:
             begin = self._writer.begin if self._writer else self._engine.begin
-            try:
-                with self._errors(), begin() as conn:
-                    yield conn
-            except LedgerError as error:
-                self.fault = str(error)
-                raise
+            with self._errors(), begin() as conn:
+                yield conn
             self.fault = None
 
     @contextmanager
@@ -214,10 +210,14 @@ class Ledger:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except LedgerError as error:
+            self.fault = str(error)
+            raise
         except SQLAlchemyError as error:
             reason = getattr(error, "orig", None) or error
             first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
-            raise LedgerError(f"ledger: {self.place}: {first}") from error
+            self.fault = f"ledger: {self.place}: {first}"
+            raise LedgerError(self.fault) from error
 
 
 def _read(address: str) -> URL:
