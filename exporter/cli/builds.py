@@ -1,7 +1,5 @@
 """`build-exporter builds`: look at builds where they are, on the server, and restart or cancel one."""
 
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
@@ -48,8 +46,8 @@ STYLES = {
     cls=BuildsGroup,
     short_help="Look at builds on their server; restart or cancel one.",
     epilog="Exit codes: 0 good; 1 not confirmed; 2 wrong use or configuration; 3 the server could not be "
-    "reached or read; 4 no right to it; 5 not there; 6 the build's state does not allow it; 7 the server does "
-    "not offer it.",
+    "reached or read; 4 no right to it; 5 not there; 6 the build's state does not allow it; 7 the server "
+    "does not offer it.",
 )
 def builds() -> None:
     """Look at builds on their server, not in the ledger; restart or cancel one.
@@ -87,7 +85,7 @@ def list_builds(
             found.append(build)
             if len(found) == limit:
                 break
-    show_builds([(place, build) for build in found], as_json)
+    show_builds([(place, build) for build in found], as_json, of_one_repo=True)
     return GOOD
 
 
@@ -127,7 +125,9 @@ def open_builds(place: Place) -> list[Build]:
     """The builds that are open, the oldest first."""
     rows: Iterable[Build] | None = place.server.open_builds()
     if rows is None:
-        say_error(f"server {place.name}: no list of all open builds for this token: the newest were looked at")
+        say_error(
+            f"server {place.name}: this token gets no list of open builds: only the newest were looked at"
+        )
         recent = [repo.newest for repo in place.server.repos(brief=True) if repo.newest]
         rows = {(row.repo, row.number): row for row in (*recent, *place.server.feed("")[0])}.values()
     found = [place.explained(row) for row in rows if row.status.open]
@@ -147,18 +147,19 @@ def show(config_path: Path, name: str | None, as_json: bool, repo: str, number: 
     return GOOD
 
 
-def show_builds(found: list[tuple[Place, Build]], as_json: bool) -> None:
+def show_builds(found: list[tuple[Place, Build]], as_json: bool, *, of_one_repo: bool = False) -> None:
     """A table of builds, or a list of them for scripts."""
     if as_json:
         say(to_json([record(place.name, build) for place, build in found]))
         return
-    table = Table("server", "repo", "number", "status", "event", "branch", "began", "took", "by", "title")
+    where = [] if of_one_repo else ["server", "repo"]
+    columns = (*where, "number", "status", "event", "branch", "began", "took", "by", "title")
+    table = Table(*columns, box=None, pad_edge=False)
     for column in table.columns:
         column.no_wrap, column.overflow = True, "ellipsis"
     for place, build in found:
         table.add_row(
-            place.name,
-            Text(one_line(build.repo)),
+            *(() if of_one_repo else (Text(place.name), Text(one_line(build.repo)))),
             str(build.number),
             status_text(build.status),
             build.event.value,

@@ -4,18 +4,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
 from exporter.cli.builds_find import UNFIT, Command, Place, StopError, find, with_build
-from exporter.cli.builds_text import one_line, record, to_json
+from exporter.cli.builds_text import one_line, record, to_json, without_secrets
 from exporter.cli.common import GOOD, USAGE, say
 from exporter.model import Build, Status, Word
 from exporter.servers import Operation
 
-LOOKS = (0.0, 1.0, 1.0, 1.0, 2.0)
-"""Seconds before each look at a build that was told to stop: its agent reports a moment later."""
+LOOKS = 5
+"""Looks, a second apart, at a build that was told to stop: its agent reports a moment later."""
 
 
 def with_yes(command: Command) -> Command:
@@ -25,24 +24,78 @@ def with_yes(command: Command) -> Command:
 
 @click.command(short_help="Run a build once more.")
 @with_yes
-def restart(
-    config_path: Path, name: str | None, as_json: bool, repo: str, number: int, yes: bool
-) -> int:
-    """Run build NUMBER of REPO once more, and say which number that has.
+def restart(config_path: Path, name: str | None, as_json: bool, repo: str, number: int, yes: bool) -> int:
+    """Run build NUMBER of REPO once more, and say under which number.
 
-    Drone before 0.8 keeps the number: the new run takes the place of the old one.
+    Drone before 0.8 keeps the number: the new run takes the place of the old one, and of its log.
     """
     place = find(config_path, name, repo)
-    in_place = place.server.limits.restart_in_place
-    agree(place, repo, number, Operation.RESTART, yes, "its result and logs are overwritten" if in_place else "")
-    build = place.restarted(repo, number)
-    if build is None:
-        raise StopError(
-            UNFIT,
-            f"{repo} {number}: the server began nothing: no pipeline of it fits any more, "
-            "or its message says that it is to be skipped",
-        )
-    same = build.number == number
-    what = "runs again under the same number" if same else f"was restarted as {build.number}"
-    report(place, build, as_json, "restarted", f"{repo} {number} on {place.name} {what} (now {build.status.word})")
+    agreed_on(place, Operation.RESTART, repo, number, yes)
+    answer = place.server.restart(repo, number)
+    if answer is None:
+        what = "no pipeline of it fits any more, or its message says that it is to be skipped"
+        raise StopError(UNFIT, f"server {place.name}: {repo} {number}: the server began nothing: {what}")
+    build = without_secrets(answer, place.hide)
+    again = "runs again under its number" if build.number == number else f"was restarted as {build.number}"
+    report(place, build, "restarted", f"{repo} {number} {again}, now {build.status.word}", as_json)
     return GOOD
+
+
+@click.command(short_help="Stop a build.")
+@with_yes
+def cancel(config_path: Path, name: str | None, as_json: bool, repo: str, number: int, yes: bool) -> int:
+    """Stop build NUMBER of REPO, and say how it ended."""
+    place = find(config_path, name, repo)
+    before = agreed_on(place, Operation.CANCEL, repo, number, yes)
+    if before.ended:
+        what = f"has ended already: {before.status.word}"
+        raise StopError(UNFIT, f"server {place.name}: {repo} {number} {what}")
+    place.server.cancel(repo, number)
+    build = settled(place, repo, number)
+    if not build.ended:
+        what = f"the server was told to stop it; it is {build.status.word} until its agent obeys"
+        report(place, build, "asked", f"{repo} {number}: {what}", as_json)
+    elif build.status is Status.CANCELLED or build.word is not Word.FINAL:
+        report(place, build, "cancelled", f"{repo} {number} was cancelled", as_json)
+    else:
+        what = f"ended by itself before it could be stopped: {build.status.word}"
+        raise StopError(UNFIT, f"server {place.name}: {repo} {number} {what}")
+    return GOOD
+
+
+def agreed_on(place: Place, operation: Operation, repo: str, number: int, yes: bool) -> Build:
+    """The build, once the server offers the operation, the configuration allows it, and the user wants it."""
+    place.offers(operation)
+    if not place.settings.allow_writes:
+        what = f"server {place.name} is only read: to {operation} builds, set `allow_writes: true` for it"
+        raise StopError(USAGE, what)
+    build = place.build(repo, number)
+    if yes or (operation is Operation.CANCEL and build.ended):
+        return build
+    if not sys.stdin.isatty():
+        raise StopError(USAGE, f"nobody can be asked here: say --yes to {operation} it")
+    loss = ", and lose its result and log" if place.server.limits.restart_in_place else ""
+    loss = loss if operation is Operation.RESTART else ""
+    title = f", “{one_line(build.title, 60)}”" if build.title else ""
+    what = f"{repo} {number} on {place.name} ({build.status.word}, {build.event.value}{title})"
+    click.confirm(f"{operation.value.capitalize()} {what}{loss}?", abort=True, err=True)
+    return build
+
+
+def settled(place: Place, repo: str, number: int, sleep: Callable[[float], object] = time.sleep) -> Build:
+    """The build as it reads once its end is final, or when it was looked at often enough."""
+    build = place.build(repo, number)
+    for _ in range(LOOKS):
+        if build.ended and build.word is Word.FINAL:
+            break
+        sleep(1.0)
+        build = place.build(repo, number)
+    return build
+
+
+def report(place: Place, build: Build, outcome: str, sentence: str, as_json: bool) -> None:
+    """Says what became of a build, in a sentence or as JSON."""
+    if as_json:
+        say(to_json({"outcome": outcome, "build": record(place.name, build)}))
+    else:
+        say(f"server {place.name}: {sentence}")

@@ -1,7 +1,6 @@
 """What the commands of `builds` share: their options, which server a repo is on, and how they end."""
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from exporter.http import ServerError
 from exporter.model import Build, Word
 from exporter.servers import Operation, Server
 from exporter.servers.detect import open_server
+from exporter.servers.wire import REPO_NAME
 from exporter.telemetry import Telemetry
 
 DENIED, MISSING, UNFIT, UNABLE = 4, 5, 6, 7
@@ -62,16 +62,10 @@ def code_of(error: ServerError) -> int:
     return UNABLE if error.status == 501 else SERVER
 
 
-class RepoName(click.ParamType):
-    """`owner/name`."""
-
-    name = "repo"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        parts = str(value).split("/")
-        if len(parts) != 2 or any(part in {"", ".", ".."} or re.search(r"[\s\0-\x1f\x7f?#]", part) for part in parts):
-            self.fail("must be owner/name", param, ctx)
-        return str(value)
+def _repo_name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if not REPO_NAME.fullmatch(value):
+        raise click.BadParameter("must be owner/name")
+    return value
 
 
 def with_source(command: Command) -> Command:
@@ -83,7 +77,7 @@ def with_source(command: Command) -> Command:
 
 def with_repo(command: Command) -> Command:
     """The argument REPO, and the options of `with_source`."""
-    return click.argument("repo", type=RepoName())(with_source(command))
+    return click.argument("repo", callback=_repo_name)(with_source(command))
 
 
 def with_build(command: Command) -> Command:
@@ -152,7 +146,9 @@ def find(config_path: Path, name: str | None, repo: str) -> Place:
         names = " and ".join(place.name for place in listing)
         raise StopError(USAGE, f"{repo} is on {names}: say which one with --server")
     if not listing:
-        raise StopError(MISSING, f"no server lists {repo}; where one may read it all the same, name it: --server")
+        raise StopError(
+            MISSING, f"no server lists {repo}; if one has it all the same, name that with --server"
+        )
     return listing[0]
 
 

@@ -37,18 +37,23 @@ def logs(
     found, lines = _by_name(place, build, step) if step else _of_failure(place, build)
     lines = lines[-tail:] if tail else lines
     if as_json:
-        told = [{"text": _hidden(place, line, colours=False), "seconds": line.seconds} for line in lines]
-        say(to_json({"server": place.name, "repo": repo, "number": number, "step": found.name, "lines": told}))
+        told = [
+            {
+                "step": place.hide(line.step or found.name),
+                "seconds": line.seconds,
+                "text": place.hide(log_line(line, colours=False)),
+            }
+            for line in lines
+        ]
+        say(to_json({"server": place.name, "repo": repo, "number": number, "lines": told}))
         return GOOD
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    if lines:
-        text = "\n".join(_hidden(place, line, colours=colours) for line in lines)
-        say(text + PLAIN if colours else text)
+    shown = [
+        f"{one_line(line.step)} | " * bool(line.step) + log_line(line, colours=colours) for line in lines
+    ]
+    if shown:
+        say(place.hide("\n".join(shown)) + PLAIN * colours)
     return GOOD
-
-
-def _hidden(place: Place, line: Line, *, colours: bool) -> str:
-    return place.hide(log_line(line, colours=colours))
 
 
 def _of_failure(place: Place, build: Build) -> tuple[Step, list[Line]]:

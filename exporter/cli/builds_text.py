@@ -57,7 +57,7 @@ def one_line(text: str, longest: int = LONGEST) -> str:
 
 
 def log_line(line: Line, *, colours: bool) -> str:
-    """A line of a log, after the name of its step where it has one; of escape sequences only `colours`."""
+    """A line of a log; of its escape sequences only `colours` are kept, and those only where wanted."""
     # What a progress bar wrote over is gone on a terminal too.
     shown = line.text.rstrip("\r").rpartition("\r")[2]
     parts = SEQUENCE.split(shown)
@@ -69,7 +69,7 @@ def log_line(line: Line, *, colours: bool) -> str:
     shown = "".join(parts)
     if colours and len(shown) > LONGEST_LINE:
         shown = f"{shown[:LONGEST_LINE]}{PLAIN}… ({len(shown)} characters)"
-    return f"{one_line(line.step)} | {shown}" if line.step else shown
+    return shown
 
 
 def to_json(value: object) -> str:

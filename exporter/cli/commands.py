@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from exporter import __version__
+from exporter.cli.builds import builds
 from exporter.cli.check import check
 from exporter.cli.common import BAD, SERVER, USAGE, say_error
 from exporter.cli.demo import demo
@@ -31,7 +32,7 @@ def commands() -> None:
     """
 
 
-for command in (run, check, explain, demo):
+for command in (run, check, explain, builds, demo):
     commands.add_command(command)
 
 

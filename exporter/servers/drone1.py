@@ -306,9 +306,10 @@ class Drone1:
 
     def cancel(self, repo: str, number: int) -> None:
         path = build_path(repo, number)
-        row = BUILDS.one(self.session, change(self.session, "DELETE", path, "cancel"))
-        if row.status != "killed":
-            what = f"it had ended before ({text(row.status)}), and the server changed nothing"
+        answer = change(self.session, "DELETE", path, "cancel")
+        build = parse_row(BUILDS.one(self.session, answer), repo, Reading(self.session))
+        if build.ended and build.status is not Status.CANCELLED:
+            what = f"it had ended before ({build.status.word}), and the server changed nothing"
             raise self.session.fault("status", path, what, status=200, unfit=True)
 
     def _repo_rows(self, path: str, operation: str) -> list[RepoRow]:
