@@ -12,8 +12,6 @@ from typing import Annotated, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     StrictBool,
@@ -25,42 +23,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from exporter import fields, yamlfile
+from exporter.filters import BuildListFilter, Only, RepoFilter, Settings, Text
 from exporter.metrics import METRICS
 from exporter.model import Event
 
 LEDGER = "sqlite:///build-exporter.db"
 ALWAYS_NAMED = ("main", "master", "release/*")
-
-
-class Settings(BaseModel):
-    """One mapping of the file."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
-
-
-class RepoFilter(Settings):
-    """Which repos of a server are watched."""
-
-    include: Annotated[tuple[fields.RepoPattern, ...], fields.SOME] = ("*",)
-    """Patterns of `owner/name` (`*`, `?`, `[abc]`; upper and lower case differ). A repo that fits one is
-    watched."""
-    exclude: tuple[fields.RepoPattern, ...] = ()
-    """Patterns of `owner/name`. A repo that fits one is not watched, whatever `include` says."""
-
-
-class Only(Settings):
-    """Which builds count. The others are read and passed over: no metric, no message."""
-
-    events: tuple[Event, ...] = ()
-    """Of `push`, `pull_request`, `tag`, `cron`, `deployment`, `manual`; empty: all of them."""
-    branches: fields.Patterns = ()
-    """Patterns of branches; empty: all of them. The branch of a pull request is its target."""
 
 
 class ServerSettings(Settings):
@@ -73,17 +41,27 @@ class ServerSettings(Settings):
     """Where the server answers, with the path prefix if it has one."""
     public_url: fields.WebAddress = Field(default="", validate_default=True)
     """Where people open the server, for links; the same as `url` where it is left out."""
+    login: Text | None = None
+    """Name of a user who signs in with a password, where there is no token (`abf` only)."""
+    password_file: Path | None = None
+    """File that holds the password of `login`; relative to the directory of the configuration file."""
+    password_env: str | None = None
+    """Environment variable that holds the password of `login`, instead of `password_file`."""
+    password: SecretStr | None = Field(default=None, validate_default=True, exclude=True)
+    """The password itself, as read; never in the file."""
     token_file: Path | None = None
     """File that holds a user's token; relative to the directory of the configuration file."""
     token_env: str | None = None
     """Environment variable that holds a user's token, instead of `token_file`."""
     token: SecretStr | None = Field(default=None, validate_default=True, exclude=True)
     """The token itself, as read; never in the file."""
-    dialect: Literal["auto", "drone-0.5", "drone-0.8", "drone-1"] = "auto"
-    """What the server speaks: `drone-0.5`, `drone-0.8` (0.6 to 0.8), `drone-1` (1.x and 2.x); `auto` finds
-    out."""
+    dialect: Literal["auto", "drone-0.5", "drone-0.8", "drone-1", "woodpecker", "abf"] = "auto"
+    """What the server speaks: `drone-0.5`, `drone-0.8` (0.6 to 0.8), `drone-1` (1.x and 2.x), `woodpecker`
+    (3.x), `abf` (ROSA's and OpenMandriva's); `auto` finds out."""
     repos: RepoFilter = RepoFilter()
     """Which repos are watched."""
+    abf: BuildListFilter = BuildListFilter()
+    """Which build lists are read (`abf` only)."""
     only: Only = Only()
     """Which builds count."""
     branches: fields.Patterns = ()
@@ -121,23 +99,26 @@ class ServerSettings(Settings):
     def _default_address(cls, value: object, info: ValidationInfo) -> object:
         return value or info.data.get("url") or "http://unknown"
 
-    @field_validator("dialect", mode="before")
+    @field_validator("password")
     @classmethod
-    def _readable(cls, dialect: object) -> object:
-        if dialect in {"woodpecker", "abf"}:
-            raise ValueError(f"this version cannot read {dialect} yet")
-        return dialect
+    def _read_password(cls, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        read, login = _read_secret("password", given, info), info.data.get("login")
+        if info.context is not None and login is None and read is not None:
+            raise fields.fault("name", "has a password, but no login: add it, or keep to a token")
+        if info.context is not None and login is not None and read is None:
+            raise fields.fault("login", "has no password: add password_file or password_env")
+        return read
 
     @field_validator("token")
     @classmethod
-    def _read_token(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if token is not None and info.context is not None:
-            raise ValueError("a secret does not belong in this file: use token_file or token_env")
-        read = fields.secret("token", token, info)
-        if read is None and info.context is not None:
+    def _read_token(cls, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        read, login = _read_secret("token", given, info), info.data.get("login")
+        if info.context is not None and login is None and read is None:
             raise fields.fault(
                 "name", "has no token, and every server needs one: add token_file or token_env"
             )
+        if login is not None and read is not None:
+            raise fields.fault("login", "stands beside a token: keep one of them")
         return read
 
     def watches(self, repo: str) -> bool:
@@ -157,6 +138,12 @@ class ServerSettings(Settings):
             or fields.fits(branch, ALWAYS_NAMED)
             or fields.fits(branch, self.branches)
         )
+
+
+def _read_secret(key: str, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    if given is not None and info.context is not None:
+        raise ValueError(f"a secret does not belong in this file: use {key}_file or {key}_env")
+    return fields.secret(key, given, info)
 
 
 class LedgerSettings(Settings):
@@ -250,9 +237,10 @@ class Config(Settings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every text that must never be shown."""
-        tokens = [server.token.get_secret_value() for server in self.servers if server.token is not None]
+        given = [secret for server in self.servers for secret in (server.token, server.password)]
+        read = [secret.get_secret_value() for secret in given if secret is not None]
         password = urlsplit(self.ledger.url.get_secret_value()).password or ""
-        return tuple(dict.fromkeys(text for text in (*tokens, password, unquote(password)) if text))
+        return tuple(dict.fromkeys(text for text in (*read, password, unquote(password)) if text))
 
 
 class ConfigError(Exception):

@@ -23,6 +23,8 @@ RECORDINGS = Path(__file__).parent / "data" / "recordings"
 NOW = 1_795_600_000
 """The clock of the server that replays: after all that was recorded."""
 TOKEN = "t0p-s3cr3t-t0k3n"
+ANY = dict.fromkeys(("drone-0.5", "drone-0.8", "drone-1.x", "woodpecker"), "user") | {"abf": "rosa-index"}
+"""A recording of each system that has the headers of its JSON answers."""
 UNKNOWN = {"status": 404, "headers": {}, "body": ""}
 
 
@@ -41,7 +43,10 @@ def recording(system: str, name: str) -> Any:
 
 @dataclass
 class Replay:
-    """What is answered to GET, by path with query, else by path alone; `asked` is what was asked."""
+    """What is answered, by path with query, else by path alone; `asked` is what was asked.
+
+    Before the path of anything but GET stands its method.
+    """
 
     system: str
     url: str = ""
@@ -53,12 +58,12 @@ class Replay:
         """Answer these recordings where they were asked, or at another path."""
         for name in names:
             answer = recording(self.system, name)
-            self.answers[at or answer["request"]["path"]] = answer
+            self.answers[at or _line(**answer["request"])] = answer
         return self
 
     def serve(self, path: str, body: object, status: int = 200) -> "Replay":
         """Answer this JSON value (or these bytes) there, as the system would."""
-        headers = recording(self.system, "user")["headers"]
+        headers = recording(self.system, ANY[self.system])["headers"]
         self.answers[path] = {"status": status, "headers": headers, "body": body}
         return self
 
@@ -68,6 +73,10 @@ class Replay:
 
     def answer_to(self, path: str) -> Any:
         return self.answers.get(path) or self.answers.get(path.partition("?")[0]) or UNKNOWN
+
+
+def _line(method: str, path: str, **_: object) -> str:
+    return path if method == "GET" else f"{method} {path}"
 
 
 def _payload(answer: Any) -> bytes:
@@ -89,9 +98,10 @@ def replaying(system: str, *names: str) -> Iterator[Replay]:
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
-            replay.asked.append(self.path)
+            line = _line(self.command, self.path)
+            replay.asked.append(line)
             replay.tokens.append(self.headers.get("Authorization"))
-            answer = replay.answer_to(self.path)
+            answer = replay.answer_to(line)
             payload = _payload(answer)
             self.send_response_only(answer["status"])
             self.send_header("Date", formatdate(NOW, usegmt=True))
@@ -100,6 +110,8 @@ def replaying(system: str, *names: str) -> Iterator[Replay]:
             self.send_header("Content-Length", str(len(payload)))
             self.end_headers()
             self.wfile.write(payload)
+
+        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
 
         def log_message(self, *args: object) -> None:
             pass
@@ -115,8 +127,8 @@ def replaying(system: str, *names: str) -> Iterator[Replay]:
             thread.join()
 
 
-def opened(replay: Replay, telemetry: Telemetry, dialect: str = "auto") -> Server:
-    """The server of a replay, read as the exporter reads it."""
+def opened(replay: Replay, telemetry: Telemetry, dialect: str = "auto", **options: object) -> Server:
+    """The server of a replay, read as the exporter reads it; `options` are settings of it."""
     settings = ServerSettings.model_validate(
         {
             "name": "ci",
@@ -125,6 +137,7 @@ def opened(replay: Replay, telemetry: Telemetry, dialect: str = "auto") -> Serve
             "token": SecretStr(TOKEN),
             "dialect": dialect,
         }
+        | options
     )
     return open_server(settings, telemetry, clock=lambda: NOW)
 

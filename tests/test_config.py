@@ -186,9 +186,9 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, message: s
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("dialect: woodpecker", "this version cannot read woodpecker yet"),
-        ("dialect: abf", "this version cannot read abf yet"),
-        ("dialect: 5", "must be one of 'auto', 'drone-0.5', 'drone-0.8' or 'drone-1'"),
+        ("dialect: 5", "must be one of 'auto', 'drone-0.5', 'drone-0.8', 'drone-1', 'woodpecker' or 'abf'"),
+        ("abf: 5", "must be a mapping with the keys ownership, project, platform, arch"),
+        ("login: 5", TEXT),
         ("import_: 5d", "is no known key; did you mean import?"),
         ("poll: 0.9s", "must be at least 1s"),
         ("poll: 0", "must be at least 1s"),
@@ -260,6 +260,67 @@ def test_a_token_that_cannot_be_read_is_never_repeated(tmp_path: Path, setting: 
     (tmp_path / "two").write_text(f"{SECRET}\n{SECRET}\n")
     (line,) = errors(tmp_path, f"servers:\n  - name: a\n    url: http://a\n    {setting}\n")
     assert line.partition(": servers[0].")[2] == message
+
+
+ABF = "servers:\n  - name: abf\n    url: https://abf.example.com\n"
+
+
+def test_a_login_takes_the_place_of_a_token(tmp_path: Path) -> None:
+    text = f"""{ABF}    dialect: abf
+    login: ada
+    password_file: password
+    abf: {{ownership: related, project: hello, platform: rosa2023.1, arch: x86_64}}
+"""
+    (tmp_path / "password").write_text(f"{SECRET}\n")
+    config = read(tmp_path, text)
+    (abf,) = config.servers
+    assert (abf.login, abf.token) == ("ada", None)
+    assert abf.password is not None
+    assert abf.password.get_secret_value() == SECRET
+    assert config.secrets == (SECRET,)
+    for shown in (repr(config), config.model_dump_json()):
+        assert SECRET not in shown
+    chosen = abf.abf
+    assert (chosen.ownership, chosen.project, chosen.platform, chosen.arch) == (
+        "related", "hello", "rosa2023.1", "x86_64"
+    )  # fmt: skip
+    assert server().abf.ownership == "everything"
+
+
+NO_PASSWORD = "4:5: servers[0].login: has no password: add password_file or password_env"
+NOT_HERE = "a secret does not belong in this file: use password_file or password_env"
+NOT_SET = "the environment variable named here is empty or not set"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["login: ada"], NO_PASSWORD),
+        (["login: ada", "token_env: TOKEN"], NO_PASSWORD),
+        (
+            ["login: ada", "password_env: TOKEN", "token_env: TOKEN"],
+            "4:5: servers[0].login: stands beside a token: keep one of them",
+        ),
+        (
+            ["token_env: TOKEN", "password_env: TOKEN"],
+            "2:5: servers[0].name: has a password, but no login: add it, or keep to a token",
+        ),
+        (["login: ada", f"password: {SECRET}"], f"5:5: servers[0].password: {NOT_HERE}"),
+        (["login: ada", "password_env: NONE"], f"5:5: servers[0].password_env: {NOT_SET}"),
+        (
+            ["token_env: TOKEN", "abf: {ownership: all}"],
+            "5:11: servers[0].abf.ownership: must be one of 'everything', 'owned' or 'related'",
+        ),
+        (["token_env: TOKEN", "abf: {arch: ''}"], "5:11: servers[0].abf.arch: must not be empty"),
+        (
+            ["token_env: TOKEN", "abf: {arches: [a]}"],
+            "5:11: servers[0].abf.arches: is no known key; did you mean arch?",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_account(tmp_path: Path, settings: list[str], message: str) -> None:
+    lines = "".join(f"    {line}\n" for line in settings)
+    assert message in errors(tmp_path, ABF + lines)
 
 
 def test_the_environment_of_the_process_is_the_default(

@@ -23,7 +23,13 @@ def answering(status: int, headers: dict[str, str], body: object) -> dict[str, o
 
 
 @pytest.mark.parametrize(
-    ("system", "dialect"), [("drone-0.5", "drone-0.5"), ("drone-0.8", "drone-0.8"), ("drone-1.x", "drone-1")]
+    ("system", "dialect"),
+    [
+        ("drone-0.5", "drone-0.5"),
+        ("drone-0.8", "drone-0.8"),
+        ("drone-1.x", "drone-1"),
+        ("woodpecker", "woodpecker"),
+    ],
 )
 def test_recorded_servers(system: str, dialect: str) -> None:
     with replaying(system, "version") as replay:
@@ -49,6 +55,14 @@ def test_recorded_servers(system: str, dialect: str) -> None:
             "drone-1",
         ),
         (404, {"X-Drone-Version": "0.8.9"}, "", "drone-0.8"),
+        (
+            200,
+            JSON,
+            {"source": "https://github.com/woodpecker-ci/woodpecker", "version": "3.17.0"},
+            "woodpecker",
+        ),
+        (200, JSON | {"X-Woodpecker-Version": "3.9.0"}, {"version": "3.9.0"}, "woodpecker"),
+        (404, {"X-Woodpecker-Version": "3.9.0"}, "", "woodpecker"),
     ],
 )
 def test_versions(status: int, headers: dict[str, str], body: object, dialect: str, replay: Replay) -> None:
@@ -59,13 +73,6 @@ def test_versions(status: int, headers: dict[str, str], body: object, dialect: s
 @pytest.mark.parametrize(
     ("path", "headers", "body", "system"),
     [
-        (
-            "/version",
-            JSON,
-            {"source": "https://github.com/woodpecker-ci/woodpecker", "version": "3.17.0"},
-            "woodpecker",
-        ),
-        ("/version", JSON | {"X-Woodpecker-Version": "1.0.0"}, {"version": "1.0.0"}, "woodpecker"),
         ("/api/v1/arches.json", JSON, {"architectures": [{"id": 1, "name": "i586"}]}, "abf"),
     ],
 )
@@ -103,7 +110,7 @@ def test_what_is_no_known_server(
 
 
 def test_a_set_dialect_is_not_looked_for(replay: Replay) -> None:
-    for dialect in ("drone-0.5", "drone-0.8", "drone-1"):
+    for dialect in ("drone-0.5", "drone-0.8", "drone-1", "woodpecker"):
         assert opened(replay, Telemetry(), dialect).dialect == dialect
     assert replay.asked == []
 
@@ -115,6 +122,8 @@ def test_a_set_dialect_is_not_looked_for(replay: Replay) -> None:
         ("drone-0.8", "drone-0.5"),
         ("drone-0.5", "drone-1"),
         ("drone-0.8", "drone-1"),
+        ("drone-0.5", "woodpecker"),
+        ("drone-1.x", "woodpecker"),
     ],
 )
 def test_a_wrong_dialect_is_told(system: str, dialect: str) -> None:

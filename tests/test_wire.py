@@ -2,33 +2,45 @@
 
 import json
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from replay import NOW, Replay, opened, recording, replaying
+from odd import HOSTILE, ODD_VALUES, is_sane, places, replaced
+from replay import Replay, opened, recording, replaying
 
 from exporter.http import ServerError
-from exporter.model import Build, Event, Status
+from exporter.model import Build
 from exporter.servers import Server
 from exporter.servers.wire import MOST_VALUES
 from exporter.telemetry import Telemetry
 
-LISTS = {"drone-0.5": "builds", "drone-0.8": "builds", "drone-1.x": "builds-mixed"}
+LISTS = {
+    "drone-0.5": "builds",
+    "drone-0.8": "builds",
+    "drone-1.x": "builds-mixed",
+    "woodpecker": "pipelines-mixed",
+}
+BUILDS = dict.fromkeys(LISTS, "/api/repos/octo/hello/builds") | {"woodpecker": "/api/repos/1/pipelines"}
 FEEDS = {
     "drone-0.5": ("user-feed", "/api/user/feed"),
     "drone-0.8": ("user-feed", "/api/user/feed"),
     "drone-1.x": ("user-repos-latest", "/api/user/builds"),
+    "woodpecker": ("feed-latest", "/api/user/feed"),
 }
 REPOS = {
     "drone-0.5": ("user-repos", "/api/user/repos"),
     "drone-0.8": ("user-repos", "/api/user/repos"),
     "drone-1.x": ("user-repos-latest", "/api/user/repos?latest=true"),
+    "woodpecker": ("user-repos-with-pipelines", "/api/user/repos"),
 }
-SINGLES = {"drone-0.5": "build-ran-matrix", "drone-0.8": "build-matrix", "drone-1.x": "build-failure-stages"}
-HOSTILE = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+SINGLES = {
+    "drone-0.5": "build-ran-matrix",
+    "drone-0.8": "build-matrix",
+    "drone-1.x": "build-failure-stages",
+    "woodpecker": "pipeline-clone-failed",
+}
 
 
 @pytest.fixture
@@ -39,6 +51,8 @@ def telemetry() -> Telemetry:
 @pytest.fixture(params=LISTS)
 def replay(request: pytest.FixtureRequest) -> Iterator[Replay]:
     with replaying(request.param, "user", "version") as replay:
+        if request.param == "woodpecker":
+            replay.play("repo-lookup")
         yield replay
 
 
@@ -59,7 +73,7 @@ def rows(replay: Replay) -> list[dict[str, Any]]:
 
 
 def listed(server: Server, replay: Replay, body: object) -> list[Build]:
-    replay.serve("/api/repos/octo/hello/builds", body)
+    replay.serve(BUILDS[replay.system], body)
     return server.builds("octo/hello", 1).builds
 
 
@@ -87,7 +101,7 @@ def test_a_row_of_wrong_types_is_skipped_alone(
     before = listed(server, replay, body)
     assert count(telemetry, "ci_unknown_values_total", field="row") == 0
     body[1][field] = value
-    replay.serve("/api/repos/octo/hello/builds", body)
+    replay.serve(BUILDS[replay.system], body)
     page = server.builds("octo/hello", 1)
     assert page.builds == [before[0], *before[2:]]
     assert page.rows == len(before)
@@ -122,7 +136,7 @@ def test_no_json(body: bytes, server: Server, replay: Replay) -> None:
     with pytest.raises(ServerError) as caught:
         listed(server, replay, body)
     assert (caught.value.reason, caught.value.status) == ("json", 200)
-    replay.serve("/api/repos/octo/hello/builds/1", body)
+    replay.serve(f"{BUILDS[replay.system]}/1", body)
     with pytest.raises(ServerError) as caught:
         server.build("octo/hello", 1)
     assert (caught.value.reason, caught.value.status) == ("json", 200)
@@ -172,56 +186,9 @@ def test_names_that_no_repo_has(name: str, server: Server, replay: Replay, telem
 
 
 def test_names_are_quoted_in_paths(server: Server, replay: Replay) -> None:
-    replay.serve("/api/repos/octo/a%3Fb%23c%25d/builds", [])
+    replay.serve("/api/repos/octo/a%3Fb%23c%25d/builds", []).serve("/api/repos/7/pipelines", [])
+    replay.serve("/api/repos/lookup/octo/a%3Fb%23c%25d", {"id": 7, "full_name": "octo/a?b#c%d"})
     assert server.builds("octo/a?b#c%d", 1).rows == 0
-
-
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[])),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-ODD_VALUES = JSON_VALUES | st.sampled_from(
-    [2**31, 2**53, 2**53 + 1, 2**63, 2**64, NOW + 301, 1, "", "\ud800", "\0", [], {}]
-)
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of all that can be replaced in a value."""
-    if path:
-        yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from places(item, (*path, key))
-
-
-def replaced(value: Any, path: tuple[Any, ...], odd: object) -> Any:
-    changed = deepcopy(value)
-    inner = changed
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = odd
-    return changed
-
-
-def is_sane(build: Build) -> bool:
-    """True when a build holds nothing that a ledger or a page could choke on."""
-    texts = (build.branch, build.ref, build.commit, build.environment, build.cron, build.author, build.title)
-    times = [build.run, build.created, build.started, build.finished]
-    times += [time for step in build.steps for time in (step.started, step.finished)]
-    spans = [build.wait, build.duration, *(step.duration for step in build.steps)]
-    return (
-        0 < build.number <= 2**53
-        and 0 <= build.id <= 2**53
-        and 0 <= build.parent <= 2**53
-        and isinstance(build.status, Status)
-        and isinstance(build.event, Event)
-        and all(time == 0 or 946_684_800 <= time <= NOW + 300 for time in times)
-        and all(span is None or span >= 0 for span in spans)
-        and all(len(text) <= 255 for text in (*texts, *(step.name for step in build.steps)))
-        and all("\0" not in text and text.encode() is not None for text in texts)
-        and all(abs(step.exit_code) <= 2**32 for step in build.steps)
-    )
 
 
 def test_any_value_in_a_list(server: Server, replay: Replay) -> None:
@@ -282,7 +249,7 @@ def test_any_value_in_a_list_of_repos(server: Server, replay: Replay) -> None:
 
 def test_any_value_in_a_single_build(server: Server, replay: Replay) -> None:
     body = recording(replay.system, SINGLES[replay.system])["body"]
-    path = f"/api/repos/octo/hello/builds/{body['number']}"
+    path = f"{BUILDS[replay.system]}/{body['number']}"
 
     @HOSTILE
     @given(st.sampled_from(list(places(body))), ODD_VALUES)

@@ -11,12 +11,14 @@ from exporter.servers import Server
 from exporter.servers.drone05 import open_drone05
 from exporter.servers.drone08 import open_drone08
 from exporter.servers.drone1 import Drone1
+from exporter.servers.woodpecker import Woodpecker
 from exporter.telemetry import Telemetry
 
 READABLE: dict[str, Callable[[Session, str], Server]] = {
     "drone-0.5": open_drone05,
     "drone-0.8": open_drone08,
     "drone-1": Drone1,
+    "woodpecker": Woodpecker,
 }
 """Opens a server of a dialect from its session and the address for links."""
 
