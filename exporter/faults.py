@@ -14,8 +14,8 @@ from exporter.telemetry import Telemetry
 
 LONGEST_BACKOFF = 300.0
 """Seconds for which a server is left alone at most, unless it asks for more."""
-TRIED_FOR = 600.0
-"""Seconds between two tries of something of a repo at most."""
+TRIES, TRIED_FOR = 3, 600.0
+"""After so many tries or seconds something of a repo is given up; it is asked for at least that often."""
 SERVER_FAULTS = frozenset({"refused", "dns", "tls", "limit"})
 """Reasons that concern the whole server; others on a repo's path concern that repo."""
 
@@ -31,6 +31,10 @@ class Attempts:
     count: int = 0
     next: float = 0.0
 
+    def are_enough(self, now: float) -> bool:
+        """True when it has been asked for often or long enough to do without."""
+        return self.count >= TRIES or now - self.first >= TRIED_FOR
+
 
 class Faults:
     """The faults of one server, and of its repos."""
@@ -38,7 +42,6 @@ class Faults:
     def __init__(self, name: str, telemetry: Telemetry, poll: float, monotonic: Callable[[], float]) -> None:
         self._name, self._telemetry, self._poll, self._monotonic = name, telemetry, poll, monotonic
         self._attempts: dict[object, Attempts] = {}
-        self._looks: dict[object, float] = {}
         self._failing: set[str] = set()
         self._timeouts = 0
         self._failures, self._not_before = 0, 0.0
@@ -73,29 +76,28 @@ class Faults:
             log.info("the server is polled again", server=self._name)
         self.server = ""
 
-    def due(self, key: object, *, look: bool = False) -> bool:
-        """True when it is time to ask for `key` (again); `look`: only to see whether it is still open."""
-        now, known = self._monotonic(), self._attempts.get(key)
-        return (known is None or now >= known.next) and not (look and now < self._looks.get(key, now))
-
-    def later(self, key: object, seconds: float) -> None:
-        """Puts off the next look at what is open by `seconds`; its end is asked for all the same."""
-        self._looks[key] = self._monotonic() + seconds
+    def due(self, key: object) -> bool:
+        """True when it is time to ask for `key` (again)."""
+        known = self._attempts.get(key)
+        return known is None or self._monotonic() >= known.next
 
     def good(self, key: object, repo: RepoState) -> None:
         """It was read."""
         self._timeouts = 0
         self._attempts.pop(key, None)
-        self._looks.pop(key, None)
         if repo.name in self._failing:
             self._failing.discard(repo.name)
             log.info("a repo can be read again", server=self._name, repo=repo.name)
 
-    def bad(self, key: object, repo: RepoState, error: ServerError) -> Attempts:
+    def forget(self, key: object) -> None:
+        """It is not asked for any more."""
+        self._attempts.pop(key, None)
+
+    def bad(self, key: object, repo: RepoState, error: ServerError) -> bool:
         """It could not be read: counted, and tried again after longer and longer.
 
-        Raises `error` again where it concerns the whole server: so does a second answer in a row
-        that does not come.
+        True when that was tried often enough to do without. Raises `error` again where it concerns
+        the whole server: so does a second answer in a row that does not come.
         """
         self._timeouts = self._timeouts + 1 if error.reason == "timeout" else 0
         if error.reason in SERVER_FAULTS or self._timeouts > 1:
@@ -108,4 +110,4 @@ class Faults:
         tries = self._attempts.setdefault(key, Attempts(now))
         tries.count += 1
         tries.next = now + min(TRIED_FOR, self._poll * 2 ** min(tries.count - 1, 10))
-        return tries
+        return tries.are_enough(now)

@@ -1,24 +1,23 @@
 """The builds of one server that are open, and those whose end is to be read singly."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
-from exporter.faults import TRIED_FOR, Faults
+from exporter.faults import Faults
 from exporter.gaps import GapReader
 from exporter.http import ServerError
 from exporter.intake import Intake
 from exporter.ledger import Ledger, Moment, is_live, store
 from exporter.ledger.runs import Run
-from exporter.ledger.schema import DOUBTED, ENDING, OPEN
+from exporter.ledger.schema import DOUBTED, ENDING, OPEN, SETTLED
 from exporter.ledger.watched import RepoState
 from exporter.log import logger
 from exporter.model import Build, Status, Word
 from exporter.roster import Roster
 from exporter.servers import Server
 
-TRIES = 3
-"""After so many tries, or 10 minutes, without its single build an end's row is its last word."""
 FLEETING = 2.0
 """Seconds after which a `killed` that still reads so is final (contracts of Drone 0.5 and 0.8)."""
 LOOK_AGAIN = 60.0
@@ -27,7 +26,10 @@ OLD, ASKED_AT_LEAST = 86_400.0, 3_600.0
 """A build open for longer than a day is asked about less and less, at last once an hour."""
 SINGLES_AT_ONCE = 20
 """Single builds that are read before they are recorded: each is news, so they are few."""
+
 log = logger(__name__)
+Place: TypeAlias = tuple[int, int]
+"""A repo's id in the ledger and the number of one of its builds."""
 
 
 class Follower:
@@ -50,52 +52,44 @@ class Follower:
         self._server, self._gaps, self._faults = server, gaps, faults
         self._intake, self._roster, self._ledger = intake, roster, ledger
         self._poll, self._moment, self._monotonic, self._stop = poll, moment, monotonic, stop
+        self._looks: dict[Place, float] = {}
+        """When the open builds that are asked about are to be asked about again (monotonic seconds)."""
 
     def follow(self, rows: Iterable[Build]) -> None:
-        """Asks about open builds that the feed `rows` do not show, or do not explain."""
+        """Asks about open builds that neither the feed `rows` nor the list of open builds explain."""
         shown = {(row.repo, row.number): row for row in rows}
-        open_runs = list(self._unsettled(OPEN))
-        if any((repo.name, run.number) not in shown for repo, run in open_runs):
-            listed = self._server.open_builds()
-            if listed is not None:
-                self._intake.take(listed)
-                shown = {(row.repo, row.number): row for row in listed} | shown
-        asked: list[tuple[RepoState, int, float]] = []
-        for repo, run in open_runs:
+        listed = self._server.open_builds() or ()
+        self._intake.take(listed)
+        shown |= {(row.repo, row.number): row for row in listed}
+        asked: list[Place] = []
+        looks: dict[Place, float] = {}
+        for repo, run in self._unsettled(OPEN):
             row = shown.get((repo.name, run.number))
-            if row is None:
-                asked.append((repo, run.number, self._patience(run)))
-            elif row.word is Word.ROW and not row.ended:
-                asked.append((repo, run.number, LOOK_AGAIN))
-        for _ in self._read(asked):
-            pass
+            if row is None or (row.word is Word.ROW and not row.ended):
+                place, now = (repo.id, run.number), self._monotonic()
+                looks[place] = self._looks.get(place, now)
+                if looks[place] <= now:
+                    looks[place] = now + self._patience(run, shown=row is not None)
+                    asked.append(place)
+        self._looks = looks
+        self._read(asked, OPEN)
 
     def read_ends(self, *, history: bool, go_on: Callable[[], bool]) -> int:
         """Reads singly what a row said has ended, the newest first: live ends, or those of history.
 
         Returns how many were read.
         """
-        numbers = {
+        unread = {
             (repo.id, run.number)
             for repo, run in self._unsettled(ENDING, DOUBTED)
             if (is_live(repo, run) or run.state == DOUBTED) is not history
         }
-        asked = (
-            (self._roster.by_id[repo_id], number, 0.0)
-            for repo_id, number in sorted(numbers, reverse=True)
-            if go_on()
-        )
-        read = 0
-        fleeting: list[tuple[RepoState, int, float]] = []
-        for repo, build in self._read(asked):
-            read += 1
-            if build.word is Word.FLEETING:
-                fleeting.append((repo, build.number, self._monotonic() + FLEETING))
-        for repo, number, at in fleeting:
-            self._stop.wait(max(0.0, at - self._monotonic()))
-            for _ in self._read([(repo, number, 0.0)], last_word=True):
-                pass
-        return read
+        told = self._read((place for place in sorted(unread, reverse=True) if go_on()), ENDING)
+        fleeting = [place for place, build in told.items() if build.word is Word.FLEETING]
+        if fleeting and not self._stop.wait(FLEETING):
+            told |= self._read(fleeting, ENDING, last_word=True)
+        self._give_up_overwritten(told)
+        return len(told)
 
     @property
     def open(self) -> int:
@@ -114,65 +108,89 @@ class Follower:
             if run.state in states and repo is not None and run.generation == repo.generation:
                 yield repo, run
 
-    def _patience(self, run: Run) -> float:
+    def _patience(self, run: Run, *, shown: bool) -> float:
         """Seconds until an open build is asked about again: the older it is, the longer."""
-        if run.status == Status.BLOCKED:
-            return LOOK_AGAIN
+        waits = shown or run.status == Status.BLOCKED
         age = self._moment().server - (run.started or run.run or run.created)
-        return 0.0 if age < OLD else min(ASKED_AT_LEAST, self._poll + (age - OLD) / 24)
+        slowly = min(ASKED_AT_LEAST, self._poll + (age - OLD) / 24) if age >= OLD else 0.0
+        return max(slowly, LOOK_AGAIN if waits else 0.0)
 
-    def _read(
-        self, asked: Iterable[tuple[RepoState, int, float]], *, last_word: bool = False
-    ) -> Iterator[tuple[RepoState, Build]]:
-        """Reads those single builds that are due, and records some at a time.
-
-        Asked for are repo, number, and the seconds after which one that is still open is due again.
-        """
-        read: list[Build] = []
+    def _read(self, places: Iterable[Place], state: int, *, last_word: bool = False) -> dict[Place, Build]:
+        """Reads and records those single builds that are due; they are thought to be in `state`."""
+        told: dict[Place, Build] = {}
+        unrecorded: list[Build] = []
         try:
-            for repo, number, again in asked:
-                key = (repo.id, number)
-                if not self._faults.due(key, look=again > 0):
+            for place in places:
+                repo, number = self._roster.by_id[place[0]], place[1]
+                if not self._faults.due((state, place)):
                     continue
                 try:
                     build = self._server.build(repo.name, number)
                 except ServerError as error:
-                    self._refused(repo, number, error)
+                    self._refused(repo, number, state, error)
                     continue
-                self._faults.good(key, repo)
-                if again and not build.ended:
-                    self._faults.later(key, again)
+                self._faults.good((state, place), repo)
                 if last_word and build.word is Word.FLEETING:
                     build = replace(build, word=Word.FINAL)
-                read.append(build)
-                if len(read) >= SINGLES_AT_ONCE:
-                    self._intake.take(read)
-                    read = []
-                yield repo, build
+                told[place] = replace(build, steps=())
+                unrecorded.append(build)
+                if len(unrecorded) >= SINGLES_AT_ONCE:
+                    self._intake.take(unrecorded)
+                    unrecorded = []
         finally:
-            self._intake.take(read)
+            self._intake.take(unrecorded)
+        return told
 
-    def _refused(self, repo: RepoState, number: int, error: ServerError) -> None:
+    def _give_up_overwritten(self, told: Mapping[Place, Build]) -> None:
+        """Where the single build is a later run by now, the row of the one before was its last word."""
+        lost: list[Build] = []
+        if any(build.run > build.created for build in told.values()):
+            for repo, run in self._unsettled(ENDING):
+                build = told.get((repo.id, run.number))
+                if build is not None and run.run < build.run:
+                    lost.append(run.build(repo.name))
+        self._intake.take(lost)
+
+    def _refused(self, repo: RepoState, number: int, state: int, error: ServerError) -> None:
         """A build that cannot be had is gone, ended by its row's own word, or asked for again."""
-        tries = self._faults.bad((repo.id, number), repo, error)
+        key = (state, (repo.id, number))
+        give_up = self._faults.bad(key, repo, error)
         with self._ledger.reading() as conn:
             runs = store.runs_of(conn, repo, [number]).get(number, [])
-        ending = [run for run in runs if run.state == ENDING]
-        if ending and (tries.count >= TRIES or self._monotonic() - tries.first >= TRIED_FOR):
-            self._intake.take(run.build(repo.name) for run in ending)
-        if not error.missing or not any(run.state == OPEN for run in runs):
+        ending = [run.build(repo.name) for run in runs if run.state == ENDING]
+        if ending and give_up:
+            self._faults.forget(key)
+            self._intake.take(ending)
+        puzzling = [run for run in runs if run.state in (OPEN, DOUBTED)]
+        if not puzzling or not (error.missing or give_up):
+            return
+        lists = ("lists", repo.id)
+        if not self._faults.due(lists):
             return
         try:
-            row = self._gaps.confirm_gone(repo, number)
+            row = self._gaps.find_row(repo, number)
         except ServerError as refused:
-            self._faults.bad((repo.id, number), repo, refused)
+            self._faults.bad(lists, repo, refused)
             return
+        self._faults.good(lists, repo)
         if row is not None:
             self._intake.take([row])
-            return
+        elif error.missing:
+            self._faults.forget(key)
+            self._drop(repo, puzzling)
+
+    def _drop(self, repo: RepoState, runs: Iterable[Run]) -> None:
+        """Forgets the runs of a build that is not there any more, but for ends that are known."""
         with self._ledger.transaction() as conn:
             for run in runs:
-                if run.state == OPEN:
+                if run.state == DOUBTED:
+                    store.write_runs(conn, [replace(run, state=SETTLED)], repo.id)
+                else:
                     store.drop_run(conn, run)
+                    log.info(
+                        "a build is not there any more",
+                        server=self._roster.name,
+                        repo=repo.name,
+                        number=run.number,
+                    )
         self._intake.changed.add(repo.id)
-        log.info("a build is not there any more", server=self._roster.name, repo=repo.name, number=number)

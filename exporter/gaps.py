@@ -43,15 +43,25 @@ class GapReader:
         History created before `cutoff` (Unix seconds) is left out. Raises `ServerError`.
         """
         part = Part(repo, replace(gap, failed=False), [], [])
-        if self._beyond_lists(repo, gap) or gap.low == gap.high:
-            rows = self._single(repo, part.rest)
-        else:
-            rows = self._page(repo, part.rest, part.unread)
+        rows = self._single(part) if self._is_single(repo, gap) else self._page(part)
         if gap.history:
             if rows and 0 < rows[-1].created < cutoff:
                 part.rest.high = gap.low - 1
             rows = [b for b in rows if b.created >= cutoff or b.number == repo.highest or not b.ended]
         part.builds = rows
+        return part
+
+    def failed(self, repo: RepoState, gap: Gap, *, given_up: bool) -> Part:
+        """What is left of a gap whose top could not be read.
+
+        `given_up`: it was tried often enough, so that a build which cannot be read alone no longer
+        keeps those below it from being read; one of history is done without.
+        """
+        part = Part(repo, replace(gap, failed=True), [], [])
+        if given_up and self._is_single(repo, gap) and (gap.history or gap.low < gap.high):
+            part.rest.high = gap.high - 1
+            part.rest.failed = False
+            part.unread = [] if gap.history else [gap.high]
         return part
 
     def record(self, parts: Sequence[Part]) -> None:
@@ -66,65 +76,70 @@ class GapReader:
         if parts:
             self._intake.take([build for part in parts for build in part.builds], write)
 
-    def confirm_gone(self, repo: RepoState, number: int) -> Build | None:
+    def find_row(self, repo: RepoState, number: int) -> Build | None:
         """The build's row in a list page that covers its number; None when it is not there any more.
 
-        A refusal alone proves nothing: a source host that is down reads the same. Where lists do
-        not reach that far (0.5), a list that answers while the number is refused does.
+        A refusal of the build alone proves nothing: a source host that is down reads the same. Where
+        lists do not reach that far (0.5), a list that answers while the number is refused does.
         """
-        gap = Gap(0, repo.id, repo.generation, number, number, history=False, failed=False)
-        if self._beyond_lists(repo, gap):
-            self._server.builds(repo.name, 1)
-            return None
-        return next((b for b in self._page(repo, gap, []) if b.number == number), None)
+        page = self._find_page(repo, number)
+        return next((build for build in page.builds if build.number == number), None)
 
-    def _beyond_lists(self, repo: RepoState, gap: Gap) -> bool:
+    def _is_single(self, repo: RepoState, gap: Gap) -> bool:
         limit = self._server.limits.history_limit
-        return 0 < limit <= repo.highest - gap.high
+        return gap.low == gap.high or 0 < limit <= repo.highest - gap.high
 
-    def _single(self, repo: RepoState, gap: Gap) -> list[Build]:
-        number = gap.high
+    def _single(self, part: Part) -> list[Build]:
+        number = part.rest.high
         try:
-            found = [self._server.build(repo.name, number)]
+            found: Build | None = self._server.build(part.repo.name, number)
         except ServerError as error:
             if not error.missing:
                 raise
-            row = self.confirm_gone(repo, number)
-            found = [] if row is None else [row]
-        gap.high = number - 1
-        return found
+            found = self.find_row(part.repo, number)
+        part.rest.high = number - 1
+        return [found] if found else []
 
-    def _page(self, repo: RepoState, gap: Gap, unread: list[int]) -> list[Build]:
+    def _page(self, part: Part) -> list[Build]:
         """The rows of the page that holds the gap's top, or would; the gap shrinks by what it covers."""
-        page = self._find_page(repo, gap)
+        gap = part.rest
+        page = self._find_page(part.repo, gap.high)
         numbers = {build.number for build in page.builds}
-        bottom = min(numbers, default=gap.low)
-        if page.rows < self._server.limits.page_size:
-            bottom = min(bottom, gap.low)
-        elif bottom > gap.high:
-            return self._single(repo, gap)
-        covered = range(max(bottom, gap.low), gap.high + 1)
+        bottom = gap.low
+        if page.rows >= self._server.limits.page_size:
+            if not numbers:
+                raise self._makes_no_sense(part.repo, "no row of a list of builds can be read")
+            bottom = min(numbers)
+            if bottom > gap.high:
+                return self._single(part)
         if page.rows > len(page.builds) and not gap.history:
-            unread += [n for n in covered if n not in numbers][: page.rows - len(page.builds)]
+            covered = range(max(bottom, gap.low), gap.high + 1)
+            part.unread = [number for number in covered if number not in numbers]
         gap.high = bottom - 1
         return [build for build in page.builds if build.number >= gap.low]
 
-    def _find_page(self, repo: RepoState, gap: Gap) -> Page:
-        """The first guess is off where builds were removed, or new ones came: look beside it."""
+    def _find_page(self, repo: RepoState, number: int) -> Page:
+        """The page that holds a number, or would; on 0.5 the only one there is.
+
+        The first guess is off where builds were removed, or new ones came.
+        """
         limits = self._server.limits
-        number = (repo.highest - gap.high) // limits.page_size + 1
-        older: Page | None = None
-        newer = False
-        while True:
-            page = self._server.builds(repo.name, number)
-            numbers = [build.number for build in page.builds]
-            if numbers and min(numbers) > gap.high and page.rows >= limits.page_size:
-                if older is not None:
-                    return older
-                if limits.history_limit:
-                    return page
-                newer, number = True, number + 1
-            elif number > 1 and not newer and max(numbers, default=0) < gap.high:
-                older, number = page, number - 1
-            else:
-                return page
+        at = 1 if limits.history_limit else max(0, repo.highest - number) // limits.page_size + 1
+        page = self._server.builds(repo.name, at)
+        while at > 1 and max((build.number for build in page.builds), default=0) < number:
+            at -= 1
+            page = self._server.builds(repo.name, at)
+        while not limits.history_limit and page.rows >= limits.page_size and _bottom(page) > number:
+            at += 1
+            below = self._server.builds(repo.name, at)
+            if _bottom(below) >= _bottom(page):
+                raise self._makes_no_sense(repo, "every page of its list of builds is the same")
+            page = below
+        return page
+
+    def _makes_no_sense(self, repo: RepoState, what: str) -> ServerError:
+        return self._server.session.fault("shape", repo.name, what, status=200)
+
+
+def _bottom(page: Page) -> int:
+    return min((build.number for build in page.builds), default=0)

@@ -7,10 +7,10 @@ from sqlalchemy import Connection
 
 from exporter.config import ServerSettings
 from exporter.ledger import Ended, Ledger, LedgerError, Moment, Policy, record, store, watched
-from exporter.ledger.schema import ENDING
+from exporter.ledger.schema import ENDING, OPEN
 from exporter.ledger.watched import RepoState
 from exporter.log import logger
-from exporter.model import Build, Event
+from exporter.model import Build, Event, Repo
 from exporter.roster import Roster
 from exporter.telemetry import Telemetry
 
@@ -46,7 +46,7 @@ class Intake:
     ) -> None:
         self._ledger = ledger
         self._roster = roster
-        self._name = settings.name
+        self._name, self._watches = settings.name, settings.watches
         self._telemetry = telemetry
         self._moment = moment
         self._show = changed
@@ -77,11 +77,12 @@ class Intake:
                 for name, of_repo in by_repo.items():
                     repo = self._roster.watched(name)
                     if repo is None:
-                        if name not in self._roster.repos:
+                        if name not in self._roster.repos and self._watches(name):
                             self.unlisted.add(name)
                         continue
                     self._renew(conn, repo, of_repo, now)
-                    if _advance(conn, repo, of_repo):
+                    top = max(of_repo, key=lambda build: build.number)
+                    if _advance(conn, repo, top.number, top.created, {build.number for build in of_repo}):
                         changed.add(repo.id)
                     done = record(conn, repo, self.policy, of_repo, now)
                     ended += done.ended
@@ -90,10 +91,18 @@ class Intake:
                 if within is not None:
                     within(conn)
         except LedgerError:
-            self._roster.load()
+            self._roster.stale = True
             raise
         self.changed |= changed
         self._observe(ended, now)
+
+    def reach(self, listed: Iterable[Repo]) -> None:
+        """Notes the numbers that were given out although no row shows their builds: they are to be read."""
+        with self._ledger.transaction() as conn:
+            for repo in listed:
+                state = self._roster.watched(repo.name)
+                if state is not None and repo.counter > state.highest:
+                    _advance(conn, state, repo.counter, 0, set())
 
     def show(self) -> None:
         """Lets what changed be shown; what cannot be read for that now is shown later."""
@@ -124,7 +133,7 @@ class Intake:
         old = [run for run in store.unsettled(conn, self._name) if run.repo_id == repo.id]
         record(conn, repo, self.policy, [r.build(repo.name) for r in old if r.state == ENDING], now)
         for run in old:
-            if run.state != ENDING:
+            if run.state == OPEN:
                 store.drop_run(conn, run)
         watched.drop_gaps(conn, repo)
         repo.generation += 1
@@ -143,19 +152,15 @@ def _clearly(build: Build, repo: RepoState) -> bool:
     return build.created > repo.highest_created + _CLOCK_SET_BACK
 
 
-def _advance(conn: Connection, repo: RepoState, builds: Sequence[Build]) -> bool:
-    """Moves the repo's highest number on; numbers that were jumped over become gaps to be read."""
-    top = max(builds, key=lambda build: build.number)
-    if top.number <= repo.highest:
+def _advance(conn: Connection, repo: RepoState, top: int, created: int, seen: set[int]) -> bool:
+    """Moves the repo's highest number on; numbers below it that were not seen become gaps to be read."""
+    if top <= repo.highest:
         return False
-    seen = {build.number for build in builds}
-    low = 0
-    for number in range(repo.highest + 1, top.number + 1):
-        if number not in seen:
-            low = low or number
-        elif low:
+    low = repo.highest + 1
+    for number in sorted(number for number in seen | {top + 1} if number >= low):
+        if number > low:
             watched.add_gap(conn, repo, low, number - 1, history=False)
-            low = 0
-    repo.highest, repo.highest_created = top.number, top.created or repo.highest_created
+        low = number + 1
+    repo.highest, repo.highest_created = top, created or repo.highest_created
     watched.write_repos(conn, [repo])
     return True

@@ -27,17 +27,20 @@ class Roster:
         self.name = settings.name
         self._ledger = ledger
         self._settings = settings
+        self.stale = True
+        """What memory holds may be of a transaction that failed: to be loaded."""
         self.server: ServerState | None = None
         self.repos: dict[str, RepoState] = {}
         self.by_id: dict[int, RepoState] = {}
 
     def load(self) -> None:
-        """Reads what the ledger has; what memory held of a transaction that failed is dropped."""
+        """Reads what the ledger has, in place of what memory held."""
         with self._ledger.reading() as conn:
             self.server = watched.server_state(conn, self._settings.name)
             states = watched.repo_states(conn, self._settings.name)
         self.repos = {state.name: state for state in states}
         self.by_id = {state.id: state for state in states}
+        self.stale = False
 
     def watched(self, name: str) -> RepoState | None:
         """The repo, where it is watched and was listed."""
@@ -56,10 +59,18 @@ class Roster:
         return [repo for repo in listed if repo.active and self._settings.watches(repo.name)]
 
     def first_builds(self, server: Server, wanted: Sequence[Repo]) -> dict[str, int]:
-        """When the first build of each repo was created that earlier sweeps did not list (Unix seconds)."""
+        """When the first build of each repo was created that earlier sweeps did not list (Unix seconds).
+
+        Left out are those whose newest build is too old for the first one to matter.
+        """
         if self.server is None or not self.server.last_sweep:
             return {}
-        return {repo.name: _first_created(server, repo) for repo in wanted if repo.name not in self.repos}
+        since = self._counted_from(self.server, server.limits.listing_delay)
+        return {
+            repo.name: _first_created(server, repo)
+            for repo in wanted
+            if repo.name not in self.repos and (repo.newest is None or repo.newest.created > since)
+        }
 
     def update(
         self,
@@ -71,7 +82,7 @@ class Roster:
     ) -> set[int]:
         """Takes in a sweep's list; returns the ids of the repos that came, changed or went."""
         known = self.greet(conn, now)
-        counted_from = max(known.first_contact, known.last_sweep - listing_delay)
+        counted_from = self._counted_from(known, listing_delay)
         changed: list[RepoState] = []
         for repo in self.wanted(listed):
             state = self.repos.get(repo.name)
@@ -88,11 +99,16 @@ class Roster:
             state.missed_sweeps, state.missed_since, state.gone = 0, 0.0, False
             if state != before:
                 changed.append(state)
+        changed += self._set_back(now)
         changed += self._miss({repo.name for repo in listed if repo.active}, now)
         watched.write_repos(conn, changed)
         known.last_sweep = int(now.server)
         watched.write_server(conn, known)
         return {state.id for state in changed}
+
+    def _counted_from(self, known: ServerState, listing_delay: int) -> int:
+        """Since when a repo may have had builds without being listed (server's clock)."""
+        return max(known.first_contact, known.last_sweep - listing_delay)
 
     def _adopt(self, conn: Connection, repo: Repo, counted_from: int | None, now: Moment) -> RepoState:
         """A repo that is seen for the first time, with its horizon and its history to be read.
@@ -109,7 +125,6 @@ class Roster:
             timeout=repo.timeout,
             build_url=repo.build_url,
             horizon=int(now.server) if counted_from is None else counted_from,
-            horizon_skew=now.server - now.ours,
             generation=0,
             highest=0,
             highest_created=0,
@@ -128,7 +143,7 @@ class Roster:
     def _take_back(self, conn: Connection, state: RepoState, repo: Repo, now: Moment) -> None:
         """Watches a repo again that `repos:` had left out: what ended meanwhile is history."""
         state.watched = True
-        state.horizon, state.horizon_skew = int(now.server), now.server - now.ours
+        state.horizon = int(now.server)
         self._leave_to_import(conn, state, repo)
 
     def _leave_to_import(self, conn: Connection, state: RepoState, repo: Repo) -> None:
@@ -139,6 +154,13 @@ class Roster:
             watched.add_gap(conn, state, state.highest + 1, newest.number, history=True)
         state.highest, state.highest_created = newest.number, newest.created
         watched.write_repos(conn, [state])
+
+    def _set_back(self, now: Moment) -> Iterable[RepoState]:
+        """No horizon is ahead of the server's clock, so that builds count although that was set back."""
+        for state in self.repos.values():
+            if state.horizon > now.server:
+                state.horizon = int(now.server)
+                yield state
 
     def _miss(self, listed: set[str], now: Moment) -> Iterable[RepoState]:
         for state in self.repos.values():
@@ -170,5 +192,7 @@ def _first_created(server: Server, repo: Repo) -> int:
         return newest.created
     try:
         return server.build(repo.name, 1).created
-    except ServerError:
-        return 0
+    except ServerError as error:
+        if error.status:
+            return 0
+        raise

@@ -8,7 +8,8 @@ to history. How each dialect is asked is in `exporter.servers`; its limits come 
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 from exporter.config import ServerSettings
@@ -80,8 +81,8 @@ class Watch:
         )
         self._faults = Faults(self.name, telemetry, settings.poll, monotonic)
         self._retention, self._series_retention = retention, series_retention
-        self._swept, self._pruned = -float("inf"), monotonic()
-        self._feed: set[tuple[str, int]] = set()
+        self._swept, self._pruned, self._import_due = -float("inf"), monotonic(), 0.0
+        self._feed: set[tuple[str, int]] | None = None
         self._cursor = ""
         self._unlisted: set[str] = set()
         telemetry.add(self.name)
@@ -125,6 +126,7 @@ class Watch:
             if not self._stop.is_set():
                 self._faults.server_bad(error)
         except LedgerError as error:
+            self.roster.stale = True
             self._faults.stopped(f"polling stops until it can be written: {error}")
         finally:
             self.tried = True
@@ -173,7 +175,7 @@ class Watch:
 
     def _touch(self) -> None:
         """Writes before it asks: while the ledger cannot be written, the server is left alone."""
-        if self.roster.server is None:
+        if self.roster.stale:
             self.load()
         if self.roster.server is not None:
             with self._ledger.transaction() as conn:
@@ -210,17 +212,13 @@ class Watch:
         listed = server.repos()
         wanted = self.roster.wanted(listed)
         firsts = self.roster.first_builds(server, wanted)
-        try:
-            with self._ledger.transaction() as conn:
-                changed = self.roster.update(
-                    conn, listed, firsts, server.limits.listing_delay, self._moment()
-                )
-        except LedgerError:
-            self.roster.load()
-            raise
-        self._intake.changed |= changed
+        with self._ledger.transaction() as conn:
+            self._intake.changed |= self.roster.update(
+                conn, listed, firsts, server.limits.listing_delay, self._moment()
+            )
         self._unlisted |= self._intake.unlisted
         self._take_newest(repo.newest for repo in wanted)
+        self._intake.reach(wanted)
         self._swept = self._monotonic()
 
     def _poll(self, connected: Connected) -> None:
@@ -231,17 +229,18 @@ class Watch:
         if self._intake.unlisted - self._unlisted:
             self._timed("sweep", lambda: self._sweep(connected))
             self._intake.take(rows)
-        if before and not before & self._feed and len(rows) >= server.limits.feed_rows:
+        if before is not None and rows and not before & self._feed:
             self._take_newest(repo.newest for repo in server.repos(brief=True))
         self._cursor = cursor
         connected.follower.follow(rows)
-
-        def go_on() -> bool:
-            return not self._stop.is_set()
-
-        self._read_gaps(connected, history=False, go_on=go_on)
-        connected.follower.read_ends(history=False, go_on=go_on)
+        self._read_gaps(connected, history=False, go_on=self._for_a_while(self.settings.poll))
+        connected.follower.read_ends(history=False, go_on=self._for_a_while(self.settings.poll))
         self._tell_remaining(connected)
+
+    def _for_a_while(self, seconds: float) -> Callable[[], bool]:
+        """True until so much time has passed, or the exporter stops: much to read keeps no feed waiting."""
+        until = self._monotonic() + seconds
+        return lambda: not self._stop.is_set() and self._monotonic() < until
 
     def _take_newest(self, newest: Iterable[Build | None]) -> None:
         """Takes in those newest builds that read otherwise than what the ledger has.
@@ -250,7 +249,11 @@ class Watch:
         """
         with self._ledger.reading() as conn:
             known = watched.newest_ended(conn, self.name)
-            imports = {gap.repo_id: gap.high for gap in watched.gaps_of(conn, self.name) if gap.history}
+            gaps = watched.gaps_of(conn, self.name)
+        imports: dict[int, int] = {}
+        for gap in gaps:
+            if gap.history:
+                imports[gap.repo_id] = max(gap.high, imports.get(gap.repo_id, 0))
         rows: list[Build] = []
         for row in newest:
             repo = self.roster.watched(row.repo) if row is not None else None
@@ -277,8 +280,8 @@ class Watch:
                 try:
                     part = connected.gaps.read(repo, left, cutoff)
                 except ServerError as error:
-                    self._faults.bad(gap.id, repo, error)
-                    parts.append(Part(repo, replace(left, failed=True), [], []))
+                    given_up = self._faults.bad(gap.id, repo, error)
+                    parts.append(connected.gaps.failed(repo, left, given_up=given_up))
                     break
                 self._faults.good(gap.id, repo)
                 parts.append(part)
@@ -295,18 +298,24 @@ class Watch:
     def _import(self, connected: Connected, until: float) -> None:
         """Reads history, the newest of every repo first, until the next look is due."""
         rate = self.settings.import_rate
+        interval = 1 / rate if rate else 0.0
+        asked = count()
 
         def go_on() -> bool:
-            return not self._stop.is_set() and self._monotonic() < until
+            """False as well where the next request would have to wait for longer than there is time."""
+            now = self._monotonic()
+            in_time = now + interval < until if next(asked) else self._import_due <= now < until
+            return in_time and not self._stop.is_set()
 
-        with connected.server.session.paced(1 / rate if rate else 0.0):
-            while go_on():
+        parts = 1
+        with connected.server.session.paced(interval):
+            while parts:
                 parts = self._read_gaps(connected, history=True, go_on=go_on)
                 parts += connected.follower.read_ends(history=True, go_on=go_on)
-                self._tell_remaining(connected)
-                self._intake.show()
-                if not parts:
-                    break
+                if parts:
+                    self._import_due = self._monotonic() + interval
+                    self._tell_remaining(connected)
+                    self._intake.show()
 
     def _prune(self) -> None:
         if self._monotonic() - self._pruned < PRUNE:

@@ -53,7 +53,6 @@ repos = Table(
     Column("timeout", BigInteger, nullable=False, default=0),
     Column("build_url", String, nullable=False, default=""),
     Column("horizon", BigInteger, nullable=False),
-    Column("horizon_skew", Float, nullable=False),  # the server's clock minus ours at the horizon
     Column("generation", BigInteger, nullable=False, default=0),
     Column("highest", BigInteger, nullable=False, default=0),
     Column("highest_created", BigInteger, nullable=False, default=0),

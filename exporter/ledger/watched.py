@@ -29,7 +29,6 @@ class RepoState:
     timeout: int
     build_url: str
     horizon: int
-    horizon_skew: float
     generation: int
     highest: int
     highest_created: int

@@ -29,7 +29,6 @@ def upgrade() -> None:
         sa.Column("timeout", sa.BigInteger(), nullable=False),
         sa.Column("build_url", sa.String(), nullable=False),
         sa.Column("horizon", sa.BigInteger(), nullable=False),
-        sa.Column("horizon_skew", sa.Float(), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("highest", sa.BigInteger(), nullable=False),
         sa.Column("highest_created", sa.BigInteger(), nullable=False),
