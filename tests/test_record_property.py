@@ -106,7 +106,11 @@ def seen(end: Build, at: int) -> Build:
 
 @st.composite
 def histories(draw: st.DrawFn, server: Server) -> list[Truth]:
-    """Some builds of a repo, each with the runs that it had and that could still be seen."""
+    """Some builds of a repo, each with the runs that it had and that could still be seen.
+
+    Without those of history that were then started again: that they ended is never told once they are
+    known to be open again.
+    """
     truths = []
     created = HORIZON - draw(st.integers(0, 2000))
     for number in range(1, draw(st.integers(1, 6)) + 1):
@@ -135,7 +139,8 @@ def histories(draw: st.DrawFn, server: Server) -> list[Truth]:
         for build, after in zip(chain, [*chain[1:], None], strict=True):
             until = after.run if after else int(NOW.server)
             off = draw(st.integers(0, 3)) if build.started and not server.rows_tell_all else 0
-            if until > HORIZON and (build.finished or build.run) < until:
+            history = 0 < build.finished <= HORIZON
+            if until > HORIZON and not (history and after):
                 truths.append(Truth(build, until, build.started + off))
     return truths
 
