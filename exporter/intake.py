@@ -7,8 +7,9 @@ from sqlalchemy import Connection
 
 from exporter.config import ServerSettings
 from exporter.ledger import Ended, Ledger, LedgerError, Moment, Policy, record, store, watched
+from exporter.ledger.runs import Run
 from exporter.ledger.schema import ENDING, OPEN
-from exporter.ledger.watched import RepoState
+from exporter.ledger.watched import Gap, RepoState
 from exporter.log import logger
 from exporter.model import Build, Event, Repo
 from exporter.roster import Roster
@@ -16,8 +17,6 @@ from exporter.telemetry import Telemetry
 
 PATTERNS_KEPT = 10_000
 """Branches whose match is remembered."""
-_CLOCK_SET_BACK = 300
-"""Seconds by which a server's clock may be set back without its numbers being taken for new ones."""
 
 log = logger(__name__)
 
@@ -113,31 +112,36 @@ class Intake:
     def _renew(self, conn: Connection, repo: RepoState, builds: Sequence[Build], now: Moment) -> None:
         """Begins a new generation where the server gives out numbers again that it gave before.
 
-        It was rebuilt from empty when a number is no higher than the highest known, and was
-        created later.
+        It was rebuilt from empty when a number that was handled has a build that was created later
+        than the one with the highest number.
         """
         later = [b for b in builds if 0 < repo.highest_created < b.created and b.number <= repo.highest]
-        if not later or all(b.number < repo.highest and not _clearly(b, repo) for b in later):
+        if not later:
             return
-        known = store.runs_of(conn, repo, [b.number for b in later])
-        if any(run.created == b.created for b in later for run in known.get(b.number, ()) if run.created):
+        known = store.runs_of(conn, repo, sorted(b.number for b in later))
+        unread = watched.gaps_of_repo(conn, repo.id)
+        if not any(_is_given_again(build, known.get(build.number, ()), unread) for build in later):
             return
         log.warning(
             "a repo's build numbers begin again: the server was rebuilt; "
             "what was recorded stays, and the new builds count",
             server=self._name,
             repo=repo.name,
-            number=min(b.number for b in builds),
+            number=min(b.number for b in later),
             known=repo.highest,
         )
         old = [run for run in store.unsettled(conn, self._name) if run.repo_id == repo.id]
         record(conn, repo, self.policy, [r.build(repo.name) for r in old if r.state == ENDING], now)
         for run in old:
-            if run.state == OPEN:
+            if run.state == OPEN and run.created <= repo.highest_created:
                 store.drop_run(conn, run)
         watched.drop_gaps(conn, repo)
+        moved = store.begin_generation(conn, repo)
         repo.generation += 1
         repo.highest = repo.highest_created = 0
+        if moved:
+            top = max(moved)
+            _advance(conn, repo, top, moved[top], set(moved))
 
     def _observe(self, ended: Sequence[Ended], now: Moment) -> None:
         self.ended += len(ended)
@@ -148,8 +152,11 @@ class Intake:
                 self._telemetry.detection.labels(self._name).observe(max(0.0, now.server - end.run.finished))
 
 
-def _clearly(build: Build, repo: RepoState) -> bool:
-    return build.created > repo.highest_created + _CLOCK_SET_BACK
+def _is_given_again(build: Build, known: Sequence[Run], unread: Sequence[Gap]) -> bool:
+    """True when the number was handled, and not for this build."""
+    if known:
+        return all(0 < run.created < build.created for run in known)
+    return not any(gap.low <= build.number <= gap.high for gap in unread)
 
 
 def _advance(conn: Connection, repo: RepoState, top: int, created: int, seen: set[int]) -> bool:

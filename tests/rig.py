@@ -2,9 +2,10 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
@@ -25,6 +26,8 @@ DAY = 86_400.0
 class TestStop(threading.Event):
     """Where the watch would wait, the world's clock moves on instead."""
 
+    __test__ = False
+
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self.clock = clock
@@ -43,6 +46,8 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.clock = self.world.clock
+        self.ours: Callable[[], float] = self.clock.now
+        """The exporter's clock."""
         self.open()
 
     def open(self) -> None:
@@ -52,7 +57,7 @@ class Rig:
         self.ledger.migrate()
         self.telemetry = Telemetry()
         self.page = Page(registry=self.telemetry.registry)
-        self.refresher = Refresher(self.page, self.ledger, abandoned_after=2 * DAY, clock=self.clock.now)
+        self.refresher = Refresher(self.page, self.ledger, abandoned_after=2 * DAY, clock=self.ours)
         options = {
             "name": "ci",
             "url": self.running.url,
@@ -64,27 +69,26 @@ class Rig:
             "import_rate": 0.0,
             "timeout": 5.0,
         }
-        self.settings = ServerSettings.model_validate(options | self.options)
+        options |= self.options
+        options["repos"] = RepoFilter.model_validate(options.get("repos", {}))
+        options["only"] = Only.model_validate(options.get("only", {}))
+        self.settings = ServerSettings.model_validate(options)
         self.watch = Watch(
             self.settings,
-            lambda: open_server(self.settings, self.telemetry, clock=self.clock.now),
+            lambda: open_server(self.settings, self.telemetry, clock=self.ours, sleep=self.clock.advance),
             self.ledger,
             self.telemetry,
             retention=400 * DAY,
             series_retention=30 * DAY,
             changed=self.refresher.refresh,
             stop=TestStop(self.clock),
-            clock=self.clock.now,
-            monotonic=self.clock.now,
+            clock=self.ours,
+            monotonic=self.ours,
         )
         self.watch.load()
         self.refresher.show(
             "ci",
-            Shown(
-                self.watch.policy,
-                self.watch.skew,
-                self.watch.last_poll,
-            ),
+            Shown(self.watch.policy, self.watch.skew, self.watch.last_poll),
         )
 
     def close(self) -> None:
@@ -114,6 +118,19 @@ class Rig:
                 break
         self.good_poll(150)
 
+    def family(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of every series of a family."""
+        return [
+            (sample.labels, sample.value)
+            for family in text_string_to_metric_families(self.text())
+            for sample in family.samples
+            if sample.name == name
+        ]
+
+    def asked(self, route: str) -> int:
+        """How many requests there were whose route ends so."""
+        return sum(n for (_, asked), n in self.running.requests.items() if asked.endswith(route))
+
     def samples(self) -> dict[str, float]:
         """The page: `family{label="value",...}` without `server` → value."""
         found = {}
@@ -138,18 +155,35 @@ class Rig:
             return [tuple(row) for row in conn.exec_driver_sql(sql)]
 
 
+def build(
+    ci: Rig, outcome: str = "success", repo: str = "octo/hello", seconds: float = 30, **about: Any
+) -> int:
+    """A build waits for 5 seconds, runs and ends; its number."""
+    number = ci.world.start_build(repo, **about)
+    ci.clock.advance(5)
+    ci.world.run(repo, number)
+    ci.clock.advance(seconds)
+    ci.world.finish(repo, number, outcome)
+    return number
+
+
 @contextlib.contextmanager
 def rig(
-    dialect: str, tmp_path: Path, world: World | None = None, ledger_url: str = "", **options: object
+    dialect: str,
+    tmp_path: Path,
+    world: World | None = None,
+    ledger_url: str = "",
+    user: Mapping[str, bool] | None = None,
+    **options: object,
 ) -> Iterator[Rig]:
-    """A rig on a world of its own, or on `world`; with a ledger in `tmp_path`, or at `ledger_url`."""
+    """A rig on a world of its own, or on `world`; with a ledger in `tmp_path`, or at `ledger_url`.
+
+    `user` is what the token's user may do other than everything; `options` are settings of the server.
+    """
     if world is None:
         world = World(dialect, clock=Clock(START), seed=1)
         world.add_repo("octo/hello", default_branch="main")
-    if "repos" in options:
-        options["repos"] = RepoFilter.model_validate(options["repos"])
-    if "only" in options:
-        options["only"] = Only.model_validate(options["only"])
+    world.set_user(**(user or {}))
     with serve(world) as running:
         made = Rig(world, running, ledger_url or f"sqlite:///{tmp_path}/ledger.db", options)
         try:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, bindparam, delete, select, tuple_
+from sqlalchemy import Connection, bindparam, delete, select, tuple_, update
 
 from exporter.ledger.counts import Series, Total
 from exporter.ledger.heads import Key
@@ -104,6 +104,23 @@ def peers_of(conn: Connection, repo_id: int, commits: Collection[str]) -> dict[s
 def drop_run(conn: Connection, run: Run) -> None:
     """Forgets a run that never ended and is not there any more."""
     write_runs(conn, [], run.repo_id, [run.key])
+
+
+def begin_generation(conn: Connection, repo: RepoState) -> dict[int, int]:
+    """Moves the runs that are newer than the repo's highest number into its next generation.
+
+    They were taken in before it was seen that numbers are given out again. Returns their numbers, and
+    when those were created.
+    """
+    old = {"repo_id": repo.id, "generation": repo.generation}
+    newer = select(builds.c.number, builds.c.run, builds.c.created).filter_by(**old)
+    moved = conn.execute(newer.where(builds.c.created > repo.highest_created)).all()
+    for table in (builds, steps):
+        of_run = (table.c.number == bindparam("of_number"), table.c.run == bindparam("of_run"))
+        move = update(table).filter_by(**old).where(*of_run).values(generation=repo.generation + 1)
+        if moved:
+            conn.execute(move, [{"of_number": number, "of_run": run} for number, run, _ in moved])
+    return {number: created for number, _, created in moved}
 
 
 def has_builds(conn: Connection, repo_id: int) -> bool:

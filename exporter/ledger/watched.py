@@ -100,6 +100,10 @@ def gaps_of(conn: Connection, server: str) -> list[Gap]:
     return [Gap(*row) for row in rows]
 
 
+def gaps_of_repo(conn: Connection, repo_id: int) -> list[Gap]:
+    return [Gap(*row) for row in conn.execute(select(gaps).where(gaps.c.repo_id == repo_id))]
+
+
 def add_gap(
     conn: Connection, repo: RepoState, low: int, high: int, *, history: bool, failed: bool = False
 ) -> None:
