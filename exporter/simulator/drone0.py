@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from exporter.simulator.builds import PENDING, RUNNING, Build, Outcome
-from exporter.simulator.state import Repo, User
+from exporter.simulator.repos import Repo, User
 from exporter.simulator.wire import HTML, JSON_UTF8, PAGE, TEXT, Answer, Ask, encode
 from exporter.simulator.world import World
 
@@ -253,11 +253,9 @@ class Handlers:
         body = world.cache.get(key, repo.edits, ask.now)
         if body is None:
             rows, until = [], math.inf
-            for number in _page(repo, page):
-                build = repo.get(number)
-                if build is not None:
-                    rows.append(encode(self.dialect.row(world, repo, build, ask.now)))
-                    until = min(until, build.stable_until(ask.now))
+            for build in repo.page((max(page, 1) - 1) * PAGE_SIZE, PAGE_SIZE):
+                rows.append(encode(self.dialect.row(world, repo, build, ask.now)))
+                until = min(until, build.stable_until(ask.now))
             body = world.cache.put(key, repo.edits, until, b"[" + b",".join(rows) + b"]")
         return Answer(200, body, JSON_UTF8)
 
@@ -292,11 +290,3 @@ class Handlers:
             f'webUrl="http://drone.example.com/{repo.name}/{build.number}"></Project></Projects>'
         )
         return Answer(200, body.encode(), "application/xml; charset=utf-8")
-
-
-def _page(repo: Repo, page: int) -> list[int]:
-    """The numbers on a page, newest first."""
-    first = (max(page, 1) - 1) * PAGE_SIZE
-    if not repo.holes:
-        return list(range(repo.counter - first, max(0, repo.counter - first - PAGE_SIZE), -1))
-    return list(repo.numbers())[first : first + PAGE_SIZE]

@@ -1,6 +1,6 @@
 """Drone 0.5 on the wire: jobs, the newest 50 builds, restarts in place."""
 
-from exporter.simulator.builds import BLOCKED, PENDING, RUNNING, Build, LegState, Outcome, legs_at
+from exporter.simulator.builds import BLOCKED, PENDING, RUNNING, Build, Outcome
 from exporter.simulator.drone0 import (
     Dialect,
     Handlers,
@@ -13,7 +13,8 @@ from exporter.simulator.drone0 import (
     text,
     web_page,
 )  # fmt: skip
-from exporter.simulator.state import Repo, User
+from exporter.simulator.repos import Repo, User
+from exporter.simulator.steps import LegState, legs_at
 from exporter.simulator.wire import JSON, Answer, Ask, Routes, encode, find_user, log_lines
 from exporter.simulator.world import World
 

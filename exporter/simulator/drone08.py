@@ -1,6 +1,6 @@
 """Drone 0.8 on the wire: procs, pages of 50, approvals, restarts with a new number."""
 
-from exporter.simulator.builds import BLOCKED, PENDING, RUNNING, Build, LegState, Outcome, StepState, legs_at
+from exporter.simulator.builds import BLOCKED, PENDING, RUNNING, Build, Outcome
 from exporter.simulator.drone0 import (
     Dialect,
     Handlers,
@@ -12,7 +12,8 @@ from exporter.simulator.drone0 import (
     text,
     web_page,
 )  # fmt: skip
-from exporter.simulator.state import Repo, User
+from exporter.simulator.repos import Repo, User
+from exporter.simulator.steps import LegState, StepState, legs_at
 from exporter.simulator.wire import JSON, TEXT, Answer, Ask, Routes, encode, find_user, log_lines
 from exporter.simulator.world import World
 

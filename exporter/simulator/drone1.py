@@ -3,18 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from exporter.simulator.builds import (
-    BLOCKED,
-    PENDING,
-    RUNNING,
-    WAITING,
-    Build,
-    LegState,
-    Outcome,
-    StepState,
-    legs_at,
-)
-from exporter.simulator.state import Repo
+from exporter.simulator.builds import BLOCKED, PENDING, RUNNING, WAITING, Build, Outcome
+from exporter.simulator.repos import Repo
+from exporter.simulator.steps import LegState, StepState, legs_at
 from exporter.simulator.wire import JSON, TEXT, Answer, Ask, encode
 from exporter.simulator.world import World
 

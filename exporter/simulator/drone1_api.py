@@ -3,7 +3,7 @@
 import math
 from itertools import islice
 
-from exporter.simulator.builds import BLOCKED, PENDING, RUNNING, Build, Outcome, legs_at
+from exporter.simulator.builds import BLOCKED, PENDING, RUNNING, Build, Outcome
 from exporter.simulator.drone1 import (
     NO_ROWS,
     VERSION,
@@ -22,7 +22,8 @@ from exporter.simulator.drone1 import (
     status_of,
     with_stages,
 )  # fmt: skip
-from exporter.simulator.state import Repo
+from exporter.simulator.repos import Repo
+from exporter.simulator.steps import legs_at
 from exporter.simulator.wire import JSON, TEXT, Answer, Ask, Routes, encode, find_user, log_lines
 from exporter.simulator.world import World
 
@@ -151,11 +152,7 @@ def _pick(place: Repo, page: int, size: int, branch: str) -> list[Build]:
         ref = f"refs/heads/{branch}"
         found = (b for n in place.numbers() if (b := place.get(n)) is not None and b.ref == ref)
         return list(islice(found, first, first + size))
-    if place.holes:
-        numbers = list(islice(place.numbers(), first, first + size))
-    else:
-        numbers = list(range(place.counter - first, max(0, place.counter - first - size), -1))
-    return [b for n in numbers if (b := place.get(n)) is not None]
+    return place.page(first, size)
 
 
 def _page(ask: Ask, limit: float = 100) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from exporter.simulator.builds import Build, Outcome
+from exporter.simulator.builds import After, Build, Later, Outcome
 from exporter.simulator.invention import CONFIG_ERROR, Traits, dice, invent
 
 DAY = 86_400.0
@@ -31,36 +31,54 @@ class History:
     def total(self) -> int:
         return len(self.repos) * self.builds
 
-    def rank(self, place: int, number: int) -> int:
-        """Which of all, from 0 for the oldest, this repo's build is."""
+    def rank(self, place: int, turn: int) -> int:
+        """Which of all, from 0 for the oldest, this repo's build of this round is."""
         size = len(self.repos)
-        return (number - 1) * size + (place * self._stride() + number * 7) % size
+        return (turn - 1) * size + (place * self._stride() + turn * 7) % size
 
     def at(self, rank: int) -> tuple[int, int]:
-        """The place of the repo and the number of the build at this rank."""
+        """The place of the repo and the round, from 1, of the build at this rank."""
         size = len(self.repos)
-        number = rank // size + 1
-        return (rank % size - number * 7) * pow(self._stride(), -1, size) % size, number
+        turn = rank // size + 1
+        return (rank % size - turn * 7) * pow(self._stride(), -1, size) % size, turn
+
+    def number(self, place: int, turn: int) -> int:
+        """The number of this repo's build of this round."""
+        return self.first_id + self.rank(place, turn) if self.traits.numbers_are_ids else turn
+
+    def turn(self, place: int, number: int) -> int:
+        """The round of the build of this number, or 0 where it is not one of this repo's."""
+        if not self.traits.numbers_are_ids:
+            return number if 0 < number <= self.builds else 0
+        rank = number - self.first_id
+        where, turn = self.at(rank) if 0 <= rank < self.total else (-1, 0)
+        return turn if where == place else 0
+
+    def numbers(self, place: int) -> Iterator[int]:
+        """Of all builds of the repo at `place`."""
+        return (self.number(place, turn) for turn in range(1, self.builds + 1))
 
     def build(self, place: int, number: int) -> Build:
         """Build `number` of the repo at `place`, ended."""
-        name = self.repos[place]
-        rank = self.rank(place, number)
+        name, turn = self.repos[place], self.turn(place, number)
+        rank = self.rank(place, turn)
         build = invent(
-            self.seed, name, self.default_branch, number, self.traits, temper=self._temper(name, number)
+            self.seed, name, self.default_branch, turn, self.traits, temper=self._temper(name, turn)
         )
-        roll = dice(self.seed, name, number)
+        roll = dice(self.seed, name, turn)
         spacing = (self.until - self.since) / self.total
-        build.id = self.first_id + rank
+        build.number, build.id = number, self.first_id + rank
         build.created = build.queued = self.since + (rank + roll[10] / 256) * spacing
         schedule(build, build.created + roll[13] / 256 * 40, tempo(self.seed, name) * (0.7 + roll[14] / 360))
+        if self.traits.publishes:
+            publish_by(build, roll)
         return build
 
     def newest(self) -> Iterator[tuple[int, int, int]]:
         """(id, place of the repo, number) of every build, newest first."""
         for rank in range(self.total - 1, -1, -1):
-            place, number = self.at(rank)
-            yield self.first_id + rank, place, number
+            place, turn = self.at(rank)
+            yield self.first_id + rank, place, self.number(place, turn)
 
     def _stride(self) -> int:
         """A step that visits every repo once."""
@@ -70,9 +88,9 @@ class History:
             stride += 1
         return stride
 
-    def _temper(self, name: str, number: int) -> int:
+    def _temper(self, name: str, turn: int) -> int:
         """Now and then a repo is red for some builds in a row."""
-        return 170 if dice(self.seed, name, -(number // 4))[0] < 30 else 0
+        return 170 if dice(self.seed, name, -(turn // 4))[0] < 30 else 0
 
 
 def tempo(seed: int, repo: str) -> float:
@@ -95,3 +113,23 @@ def schedule(build: Build, start: float, seconds: float, limit: float = 3600.0) 
             build.started, build.finished = start, start + limit
         case _:
             build.started, build.finished = start, start + seconds
+
+
+def publish_by(build: Build, roll: bytes) -> None:
+    """Plans what becomes of a good end, as these dice say: most are published, some refused or left."""
+    if build.outcome is not Outcome.SUCCESS or build.finished is None or roll[17] < 24:
+        return
+    build.auto_publish = "default" if roll[17] < 160 else "none"
+    begin = build.finished + (0 if build.auto_publish == "default" else 2 * roll[18])
+    end = begin + 5 + roll[19] / 4
+    fate = roll[16]
+    if fate < 12:
+        build.later = (Later(begin + 30, After.REJECTED),)
+        build.auto_publish = "none"
+    elif fate < 24:
+        build.later = (Later(begin, After.PUBLISHING), Later(end, After.PUBLISH_FAILED))
+    elif fate < 40:
+        build.auto_publish = "testing"
+        build.later = (Later(begin, After.TESTING), Later(end, After.TESTED))
+    else:
+        build.later = (Later(begin, After.PUBLISHING), Later(end, After.PUBLISHED))

@@ -34,9 +34,9 @@ MESSAGES = (
     "add base\n\nwith a second paragraph\n",
     "mise à jour du README\n",
 )
-BRANCHES = ("develop", "release/1.4", "feature/login", "hotfix/null")
 PREPARE_ERROR = "Insufficient privileges to use volumes"
 CONFIG_ERROR = "yaml: line 4: did not find expected key"
+WARNING = "Consider adding a `when` block with an `event` filter to this step or the entire workflow"
 OUTCOMES = (Outcome.SUCCESS,) * 190 + (
     *(Outcome.FAILURE,) * 38,
     *(Outcome.CANCELLED,) * 10,
@@ -49,27 +49,52 @@ OUTCOMES = (Outcome.SUCCESS,) * 190 + (
 """256 of them: a build takes the one at a byte of its dice."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
     """What a generation of servers does differently, as far as the world itself is concerned."""
 
     restart_in_place: bool = False
     restart_sets_parent: bool = False
+    restart_loses: str = ""
+    """Which builds a restart of the server itself leaves without an end: open, running, or none."""
     gates: bool = True
     crons: bool = False
+    hooks: bool = True
+    """Pushes, pull requests, tags and deployments make builds; else people and timers alone (ABF)."""
     overtakes: bool = False
     legs_in_turn: bool = False
     stages: bool = False
     """Pipelines have named stages that may wait for each other."""
+    warns: bool = False
+    """A build that ran may carry a warning about its pipeline file."""
     pending_cancels: bool = False
+    cancel_lasts: float = 0.0
+    """Seconds after which a cancel that no agent confirmed ends with the build deleted; 0: never."""
+    intake: bool = False
+    """A build may be seen before it is queued."""
+    publishes: bool = False
+    """What was built is published afterwards; tests can be run again by themselves."""
+    numbers_are_ids: bool = False
     feed_rows: int = 50
+    default_branch: str = "master"
+    branches: tuple[str, ...] = ("develop", "release/1.4", "feature/login", "hotfix/null")
 
 
 TRAITS = {
-    "drone-0.5": Traits(restart_in_place=True, gates=False, legs_in_turn=True),
-    "drone-0.8": Traits(restart_sets_parent=True),
+    "drone-0.5": Traits(restart_in_place=True, restart_loses="open", gates=False, legs_in_turn=True),
+    "drone-0.8": Traits(restart_sets_parent=True, restart_loses="running"),
     "drone-1": Traits(crons=True, overtakes=True, stages=True, pending_cancels=True, feed_rows=25),
-}
+    "woodpecker": Traits(
+        restart_sets_parent=True, crons=True, overtakes=True, stages=True, warns=True, pending_cancels=True,
+        intake=True, default_branch="main",
+    ),
+    "abf": Traits(
+        restart_in_place=True, gates=False, crons=True, hooks=False, pending_cancels=True,
+        cancel_lasts=3600.0, intake=True, publishes=True, numbers_are_ids=True,
+        default_branch="rosa2023.1/main/x86_64",
+        branches=("rosa2023.1/main/i686", "rosa2023.1/contrib/x86_64", "rosa2021.1/main/x86_64"),
+    ),
+}  # fmt: skip
 
 
 def dice(seed: int, repo: str, number: int) -> bytes:
@@ -88,9 +113,11 @@ def _steps(*names: str) -> tuple[StepPlan, ...]:
 
 
 @lru_cache(maxsize=64)
-def pipeline(kind: int, stages: bool) -> tuple[Leg, ...]:
+def pipeline(kind: int, traits: Traits) -> tuple[Leg, ...]:
     """The legs of a repo whose pipeline is of this kind (0 to 5)."""
-    if not stages:
+    if traits.publishes:
+        return (Leg("", _steps("chroot", "build", "tests")),)
+    if not traits.stages:
         if kind == 0:
             return tuple(
                 Leg("", _steps("clone", "build", "test"), (("GO_VERSION", v),)) for v in ("1.7", "1.8")
@@ -126,9 +153,11 @@ def failing(legs: tuple[Leg, ...], pick: int, exit_code: int = 1) -> tuple[Leg, 
 
 def unbroken(legs: tuple[Leg, ...]) -> tuple[Leg, ...]:
     """The same legs with no step that fails the build."""
-    return tuple(
-        replace(leg, steps=tuple(replace(s, exit_code=0) if s.bad else s for s in leg.steps)) for leg in legs
-    )
+    mended = [
+        tuple(replace(step, exit_code=0, broken="") if step.bad else step for step in leg.steps)
+        for leg in legs
+    ]
+    return tuple(replace(leg, steps=steps) for leg, steps in zip(legs, mended, strict=True))
 
 
 def refusal(traits: Traits) -> str:
@@ -155,7 +184,7 @@ def invent(
     again = restarts and number > 1 and own[2] < 10 and _plain(dice(seed, repo, number - 1), number - 1)
     roll = dice(seed, repo, number - 1) if again else own
     person = PEOPLE[roll[3] % len(PEOPLE)]
-    legs = pipeline(hashlib.blake2b(repo.encode(), digest_size=1).digest()[0] % 6, traits.stages)
+    legs = pipeline(hashlib.blake2b(repo.encode(), digest_size=1).digest()[0] % 6, traits)
     build = Build(
         id=0, number=number, created=0, queued=0, legs=legs, person=person, commit=sha(roll),
         before=sha(dice(seed, repo, number - 1)), message=MESSAGES[roll[4] % len(MESSAGES)],
@@ -170,6 +199,8 @@ def invent(
         build.error = refusal(traits)
     elif build.outcome is Outcome.DECLINED:
         build.gated = True
+    elif traits.warns and own[8] < 20:
+        build.error = WARNING
     if again:
         build.by = PEOPLE[own[7] % len(PEOPLE)].login
         build.parent = number - 1 if traits.restart_sets_parent else 0
@@ -181,8 +212,11 @@ def invent(
 
 def describe(build: Build, roll: bytes, default_branch: str, traits: Traits, number: int) -> None:
     """Gives `build` its event, branch and ref, from these dice."""
-    build.branch = default_branch if roll[8] < 170 else BRANCHES[roll[8] % len(BRANCHES)]
+    build.branch = default_branch if roll[8] < 170 else traits.branches[roll[8] % len(traits.branches)]
     build.ref = f"refs/heads/{build.branch}"
+    if not traits.hooks:
+        build.event, build.by = "custom", build.person.login
+        return
     if roll[0] < 168:
         return
     if roll[0] < 214:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from exporter.simulator.builds import PENDING, Build, Outcome
 from exporter.simulator.history import schedule
 from exporter.simulator.invention import PEOPLE, dice, failing, invent, refusal, unbroken
-from exporter.simulator.state import Repo
+from exporter.simulator.repos import Repo
 from exporter.simulator.world import World
 
 SHOWCASE = (

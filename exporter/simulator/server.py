@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from exporter.simulator import drone05, drone08, drone1_api
+from exporter.simulator import abf_api, drone05, drone08, drone1_api, woodpecker_api
 from exporter.simulator.faults import Fault, padding, proxy_page, spoil
 from exporter.simulator.wire import HTML, JSON_UTF8, TEXT, Answer, Ask, read_query
 from exporter.simulator.world import World
@@ -23,6 +23,8 @@ ANSWER: dict[str, Callable[[World, Ask], Answer]] = {
     "drone-0.5": drone05.answer,
     "drone-0.8": drone08.answer,
     "drone-1": drone1_api.answer,
+    "woodpecker": woodpecker_api.answer,
+    "abf": abf_api.answer,
 }
 TRANSPORT = "simulator.transport"
 Scope = MutableMapping[str, Any]
@@ -58,7 +60,7 @@ class Application:
             more = message.get("more_body", False)
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         raw = scope["raw_path"].decode("latin-1")
-        ask = Ask(scope["method"], raw, read_query(scope["query_string"]), headers)
+        ask = Ask(scope["method"], raw, read_query(scope["query_string"]), headers, body=body)
         if self._control and raw.startswith("/_sim/"):
             await _send(send, self._control(self.requests, ask, body), self.world.clock.now())
             return

@@ -5,71 +5,19 @@ import itertools
 import math
 import threading
 from bisect import insort
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from exporter.simulator.builds import Build
 from exporter.simulator.cache import Cache
+from exporter.simulator.changes import Change, Changes
 from exporter.simulator.clock import Clock
 from exporter.simulator.faults import Faults
 from exporter.simulator.history import DAY, History
 from exporter.simulator.invention import TRAITS
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """Whom a token belongs to."""
-
-    login: str
-    admin: bool = False
-    push: bool = True
-    repos: frozenset[str] | None = None
-    """The repos on which the user has rights; None: all."""
-
-
-@dataclass(slots=True, eq=False)
-class Repo:
-    """One repository; `live` holds what is known beside its `history`."""
-
-    id: int
-    name: str
-    """`owner/name`."""
-    added: float
-    default_branch: str = "master"
-    private: bool = False
-    active: bool = True
-    gated: bool = False
-    timeout: int = 60
-    """Minutes."""
-    counter: int = 0
-    """The highest number given out."""
-    history: History | None = field(default=None, repr=False)
-    place: int = 0
-    live: dict[int, Build] = field(default_factory=dict, repr=False)
-    holes: set[int] = field(default_factory=set, repr=False)
-    overwritten: list[tuple[int, Build]] = field(default_factory=list, repr=False)
-    """Runs that a restart in place replaced, with their number."""
-    edits: int = 0
-    rows: dict[str, tuple[float, bytes]] = field(default_factory=dict, repr=False)
-    """Rendered rows, each with the time until which it holds; emptied by every change."""
-
-    def get(self, number: int) -> Build | None:
-        """The build of this number as it is planned, or None where there is none."""
-        if number in self.holes:
-            return None
-        build = self.live.get(number)
-        if build is None and self.history and 0 < number <= self.history.builds:
-            return self.history.build(self.place, number)
-        return build
-
-    def numbers(self) -> Iterator[int]:
-        """Every number that has a build, newest first."""
-        return (n for n in range(self.counter, 0, -1) if n not in self.holes)
-
-    def newest(self) -> Build | None:
-        number = next(self.numbers(), 0)
-        return self.get(number) if number else None
+from exporter.simulator.repos import Repo, User
 
 
 class State:
@@ -84,14 +32,14 @@ class State:
         *,
         clock: Clock | None = None,
         seed: int = 1,
-        default_branch: str = "master",
+        default_branch: str = "",
         url: str = "http://git.example.com",
     ) -> None:
         self.dialect = dialect
         self.traits = TRAITS[dialect]
         self.clock = clock or Clock.real()
         self.seed = seed
-        self.default_branch = default_branch
+        self.default_branch = default_branch or self.traits.default_branch
         self.source_host = url
         self.source_host_down = False
         self.community = False
@@ -100,8 +48,19 @@ class State:
         """Seconds after which a new repo is listed (0.5: up to 900, 0.8: up to 259,200)."""
         self.feed_repos = 15_000
         """0.5: how many of a user's repos the feed looks at (999 on SQLite)."""
+        self.log_delay = 3.0
+        """Woodpecker: seconds after a step's end at which the last lines of its log are there."""
+        self.openmandriva = False
+        """ABF: the server is OpenMandriva's, not ROSA's."""
+        self.anonymous_access = True
+        """OpenMandriva's ABF, as shipped: reading is anonymous, whatever token is sent."""
+        self.hourly_limit = 0
+        """Requests that a user may make in a clock hour (OpenMandriva's ABF: 3,000); 0: any number."""
+        self.spent: Counter[tuple[int, str]] = Counter()
+        """Requests made, by hour and user."""
         self.faults = Faults()
         self.cache = Cache()
+        self._changes = Changes()
         self.lock = threading.RLock()
         self.users: dict[str, User] = {}
         self.denied: dict[str, set[str]] = {}
@@ -110,8 +69,9 @@ class State:
         self.repos: dict[str, Repo] = {}
         self.by_id: dict[int, Repo] = {}
         self._sorted: list[str] = []
-        self._histories: list[tuple[History, list[Repo]]] = []
-        self._live: list[tuple[int, Repo, int]] = []
+        self.histories: list[tuple[History, list[Repo]]] = []
+        self._live: dict[int, tuple[Repo, int]] = {}
+        """Repo and number of every build that was put in, by id."""
         self._open: dict[int, tuple[Repo, Build]] = {}
         self._next_id = 1
         self._next_repo = 1
@@ -218,12 +178,14 @@ class State:
                 self._next_id += history.total
             repos = []
             for place, name in enumerate(names):
-                repo = Repo(self._next_repo, name, now, branch, counter=builds, history=history, place=place)
+                repo = Repo(self._next_repo, name, now, branch, history=history, place=place)
+                repo.sparse = self.traits.numbers_are_ids
+                repo.counter = history.number(place, builds) if history else 0
                 self._next_repo += 1
                 self.repos[name] = self.by_id[repo.id] = repo
                 repos.append(repo)
             if history:
-                self._histories.append((history, repos))
+                self.histories.append((history, repos))
             if len(names) > 1:
                 self._sorted = sorted(self.repos)
             elif names[0] not in self._sorted:
@@ -245,7 +207,7 @@ class State:
         with self.moment() as now:
             old = list(self.repos.values())
             self.repos, self.by_id, self._sorted = {}, {}, []
-            self._histories, self._live, self._open = [], [], {}
+            self.histories, self._live, self._open = [], {}, {}
             self._plans = []
             self._next_id = self._next_repo = 1
             self.cache.clear()
@@ -284,8 +246,8 @@ class State:
 
     def newest(self, wanted: Callable[[Repo], bool]) -> Iterator[tuple[Repo, Build]]:
         """The builds of all wanted repos, newest id first."""
-        live = ((i, repo, number) for i, repo, number in reversed(self._live))
-        old = [_of_repos(history, repos) for history, repos in self._histories]
+        live = ((i, *self._live[i]) for i in reversed(self._live))
+        old = [_of_repos(history, repos) for history, repos in self.histories]
         seen = -1
         for build_id, repo, number in heapq.merge(live, *old, key=lambda row: row[0], reverse=True):
             if build_id == seen or self.by_id.get(repo.id) is not repo or not wanted(repo):
@@ -294,6 +256,24 @@ class State:
             build = repo.get(number)
             if build is not None and build.id == build_id:
                 yield repo, build
+
+    def by_change(
+        self, now: float, key: Hashable, wanted: Callable[[Change], bool], first: int, size: int
+    ) -> list[Change]:
+        """`size` of the wanted builds from the place `first` on, that which changed last first."""
+        kept = self._changes.select(self.repos, self.histories, self.edits, now, key, wanted)
+        return kept.part(first, size)
+
+    def of_id(self, build_id: int) -> tuple[Repo, Build] | None:
+        """The build of this id, where ids are numbers."""
+        repo, number = self._live.get(build_id, (None, build_id))
+        for history, repos in self.histories if repo is None else ():
+            if history.first_id <= build_id < history.first_id + history.total:
+                repo = repos[history.at(build_id - history.first_id)[0]]
+        if repo is None or self.by_id.get(repo.id) is not repo:
+            return None
+        build = repo.get(number)
+        return None if build is None else (repo, build)
 
     def open_builds(self, now: float) -> list[tuple[Repo, Build]]:
         """Every build that has not ended, oldest id first."""
@@ -304,26 +284,44 @@ class State:
 
     # What every act is made of
 
+    def find(self, repo: str, number: int) -> tuple[Repo, Build]:
+        """The repo of this name and its build; LookupError where there is none."""
+        place = self.repos[repo]
+        build = place.get(number)
+        if build is None:
+            raise LookupError(f"{repo} has no build {number}")
+        return place, build
+
+    def changed(self, repo: Repo, build: Build) -> None:
+        """Keeps a build that was changed, and forgets what was rendered of it."""
+        build.edits += 1
+        repo.live[build.number] = build
+        self.touch(repo)
+
     def put(self, repo: Repo, build: Build, *, number: int = 0) -> Build:
         """Takes a build in: a new one gets the next number and id, `number` replaces that one."""
         if number:
             build.number = number
         else:
-            repo.counter += 1
-            build.number, build.id = repo.counter, self._next_id
+            build.id = self._next_id
             self._next_id += 1
-            self._live.append((build.id, repo, build.number))
+            repo.counter = build.id if repo.sparse else repo.counter + 1
+            build.number = repo.counter
+            self._live[build.id] = (repo, build.number)
         repo.live[build.number] = build
         self._open[build.id] = (repo, build)
         self.touch(repo)
         return build
 
-    def take_out(self, repo: Repo, number: int) -> None:
-        """The build's row is gone from the database."""
+    def take_out(self, repo: Repo, number: int, *, reuse: bool = False) -> None:
+        """The build's row is gone; `reuse`: the newest number is given out again."""
         build = repo.live.pop(number, None)
         if build:
             self._open.pop(build.id, None)
-        repo.holes.add(number)
+        if reuse and number == repo.counter:
+            repo.counter -= 1
+        else:
+            repo.holes.add(number)
         self.touch(repo)
 
 

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from exporter.simulator.state import User
+from exporter.simulator.repos import User
 from exporter.simulator.world import World
 
 JSON_UTF8 = "application/json; charset=utf-8"
@@ -29,6 +29,7 @@ class Ask:
     now: float = 0.0
     user: User | None = None
     parts: tuple[str, ...] = ()
+    body: bytes = b""
 
 
 @dataclass(slots=True)
@@ -46,21 +47,26 @@ Handler = Callable[[World, Ask], Answer]
 
 
 def read_query(query: bytes) -> dict[str, str]:
-    """The first value of each key."""
+    """The first value of each key; of a list (`key[]`) all, joined by commas."""
     found: dict[str, str] = {}
     for key, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if key.endswith("[]") and key in found:
+            found[key] += f",{value}"
         found.setdefault(key, value)
     return found
 
 
-def find_user(world: World, ask: Ask, *, csrf: bool) -> User | None:
+def find_user(world: World, ask: Ask, *, csrf: bool, bare: bool = True) -> User | None:
     """Whose token it is; a bad one is nobody's, and a header is the only one tried where present.
 
-    `csrf`: a session cookie counts only for GET (0.5, 0.8).
+    `csrf`: a session cookie counts only for GET (0.5, 0.8, Woodpecker); `bare`: a token without
+    `Bearer` counts too.
     """
     header = ask.headers.get("authorization", "")
     if header:
         token = header.removeprefix("Bearer ")
+        if not bare and token == header:
+            return None
     elif "access_token" in ask.query:
         token = ask.query["access_token"]
     else:

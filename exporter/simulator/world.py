@@ -1,24 +1,18 @@
 """The acts that change a simulated world: what hooks, agents, people and operators do."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from exporter.model import Status
-from exporter.simulator.builds import BLOCKED, PENDING, RUNNING, Build, Leg, Outcome, Person
-from exporter.simulator.history import DAY
-from exporter.simulator.invention import (
-    PEOPLE,
-    dice,
-    failing,
-    invent,
-    refusal,
-    sha,
-    unbroken,
-)  # fmt: skip
-from exporter.simulator.state import Repo, State
+from exporter.simulator.builds import BLOCKED, NEW, PENDING, After, Build, Later, Leg, Outcome, Person
+from exporter.simulator.invention import PEOPLE, dice, failing, invent, refusal, sha, unbroken
+from exporter.simulator.publishing import Publishing
+from exporter.simulator.repos import Repo
+from exporter.simulator.verdict import verdict
 
 
-class World(State):
+class World(Publishing):
     """A CI server's contents and all that can happen to them; every act takes effect at once.
 
     Names of repos are `owner/name`, times Unix seconds; `at` is the clock's time unless told.
@@ -49,14 +43,21 @@ class World(State):
         parent: int = 0,
         legs: Sequence[Leg] | None = None,
         gated: bool | None = None,
+        intake: float = 0.0,
+        variables: Mapping[str, str] | None = None,
+        publish: str = "none",
         at: float | None = None,
     ) -> int:
         """Makes a build and answers its number: pending, `running`, or with its times planned.
 
-        `event`: push, pull_request, tag, cron, deployment, rollback or custom. `started` and
-        `finished` may lie ahead: the build moves by itself as the clock passes them. A bad
-        pipeline file is `outcome="error"` without times: the build has ended when it is made.
+        `event`: push, pull_request, tag, cron, deployment, rollback or custom (ABF: always custom).
+        `started` and `finished` may lie ahead: the build moves by itself as the clock passes them. A bad
+        pipeline file is `outcome="error"` without times: the build has ended when it is made. `intake`:
+        seconds before it is queued; `publish`: what becomes of a good end (ABF: none, default, testing).
         """
+        self.need(self.traits.intake or not intake, "queues at once")
+        self.need(self.traits.publishes or publish == "none", "publishes nothing")
+        event = event if self.traits.hooks else "custom"
         with self.moment(at) as now:
             place = self.repos[repo]
             branch = branch or place.default_branch
@@ -68,11 +69,13 @@ class World(State):
                 ref=f"refs/heads/{branch}", commit=commit or sha(roll), before=build.before, message=message,
                 title=title, by=by, environment=environment, cron=cron, parent=parent,
                 gated=place.gated and self.traits.gates if gated is None else gated,
+                accepted=now + intake if intake else None, auto_publish=publish,
+                variables=tuple((variables or {}).items()),
             )  # fmt: skip
-            if event == "pull_request":
+            if event.startswith("pull_request"):
                 build.ref, build.source, build.action = f"refs/pull/{pull}/head", source, "opened"
                 build.title = title or message.splitlines()[0]
-            elif event == "tag":
+            elif event in ("tag", "release"):
                 build.ref, build.action = f"refs/tags/{tag or 'v1.0.0'}", "create"
             if running and started is None:
                 started = now
@@ -89,6 +92,13 @@ class World(State):
         if not self.traits.gates:
             raise ValueError(f"{self.dialect} has no approvals")
         return self.start_build(repo, gated=True, **what)  # type: ignore[arg-type]
+
+    def filtered_push(self, repo: str, *, seconds: float = 0.5, at: float | None = None) -> int:
+        """A push that comes to nothing: its build is seen for a moment, then gone, and so is its number."""
+        with self.moment(at) as now:
+            number = self.start_build(repo, intake=math.inf, at=now)
+            self.vanish(repo, number, reuse=True, at=now + seconds)
+            return number
 
     def short_builds(
         self,
@@ -124,10 +134,10 @@ class World(State):
     def run(self, repo: str, number: int, *, at: float | None = None) -> None:
         """An agent takes the build."""
         with self.moment(at) as now:
-            place, build = self._find(repo, number)
-            self._expect(build, now, PENDING)
+            place, build = self.find(repo, number)
+            self.expect(build, now, NEW, PENDING)
             build.started = now
-            self._changed(place, build)
+            self.changed(place, build)
 
     def finish(
         self,
@@ -139,22 +149,24 @@ class World(State):
         failed: str = "",
         exit_code: int = 1,
         error: str = "",
+        overtaken_by: int = 0,
         at: float | None = None,
     ) -> None:
         """The build ends; a pending one begins in the same moment.
 
-        A `failure` is that of the step `failed` (else of one chosen by the world), with
-        `exit_code`; `legs` says what every step did instead.
+        A `failure` is that of the step `failed` (else of one chosen by the world), with `exit_code`;
+        `legs` says what every step did instead. `error`: why, or a warning about the pipeline file;
+        `overtaken_by`: the number of the newer build that ends it (`skipped`, `cancelled`).
         """
         with self.moment(at) as now:
-            place, build = self._find(repo, number)
+            place, build = self.find(repo, number)
             if legs:
                 build.legs = tuple(legs)
             elif failed:
                 build.legs = tuple(_fail(leg, failed, exit_code) for leg in build.legs)
             elif Outcome(outcome) is Outcome.FAILURE and not any(leg.bad for leg in build.legs):
                 build.legs = failing(build.legs, number, exit_code)
-            build.error = error
+            build.error, build.overtaken_by = error, overtaken_by
             self._end(place, build, Outcome(outcome), now)
 
     # What people do
@@ -166,17 +178,20 @@ class World(State):
         *,
         whole: bool = False,
         reported: bool = True,
+        by: str = "adminuser",
         at: float | None = None,
     ) -> None:
         """Somebody stops the build (0.8: its leg, or it as a `whole`).
 
-        0.5 and 0.8 show `killed` until the agent reports a second later, or for ever when it is
-        never `reported`.
+        0.5 and 0.8 show `killed`, and ABF that it is being cancelled, until the agent reports a second
+        later; where it is never `reported`, for ever (ABF: for an hour, then the build is deleted).
         """
         with self.moment(at) as now:
-            place, build = self._find(repo, number)
-            build.whole, build.reported = whole, reported
+            place, build = self.find(repo, number)
+            build.whole, build.reported, build.stopper = whole, reported, by
             self._end(place, build, Outcome.CANCELLED, now)
+            if self.traits.cancel_lasts and not (build.begun and reported):
+                self.unconfirmed_until(place, build, now + self.traits.cancel_lasts)
 
     def approve(self, repo: str, number: int, *, by: str = "adminuser", at: float | None = None) -> None:
         """The build may run."""
@@ -197,16 +212,17 @@ class World(State):
         environment: str = "",
         at: float | None = None,
     ) -> int:
-        """Runs the build once more and answers the number: the same on 0.5 unless `fork`, else a new one."""
+        """Runs the build once more and answers the number: on 0.5 (unless `fork`) and ABF the same."""
         with self.moment(at) as now:
-            place, old = self._find(repo, number)
+            place, old = self.find(repo, number)
             new = replace(
                 old, queued=now, started=None, finished=None, outcome=Outcome.SUCCESS,
                 legs=unbroken(old.legs), error="", reviewed=None, reviewer="", gated=False, whole=False,
-                reported=True, edits=old.edits + 1,
+                reported=True, accepted=None, stopper="", overtaken_by=0, later=(), first_started=None,
+                touched=0.0, kept_seconds=old.seconds(now), restarts=old.restarts + 1, edits=old.edits + 1,
             )  # fmt: skip
             if self.traits.restart_in_place and not fork:
-                self._expect(old, now, *Outcome)
+                self.expect(old, now, *Outcome)
                 place.overwritten.append((number, replace(old)))
                 self.put(place, new, number=number)
                 return number
@@ -216,54 +232,6 @@ class World(State):
             new.environment = environment or old.environment
             new.parent = number if deployed or fork or self.traits.restart_sets_parent else 0
             return self.put(place, new).number
-
-    # What operators do
-
-    def delete_repo(self, name: str) -> None:
-        """The repo and its builds are gone."""
-        self.drop_repo(name)
-
-    def make_private(self, name: str, *, private: bool = True) -> None:
-        """Only users with rights on it may read it from now on."""
-        with self.moment():
-            self.repos[name].private = private
-            self.touch(self.repos[name])
-
-    def deny(self, name: str, login: str = "adminuser") -> None:
-        """The source host refuses the repo to this user (an admin can still read it by name)."""
-        with self.moment():
-            self.denied.setdefault(name, set()).add(login)
-            self.edits += 1
-
-    def allow(self, name: str, login: str = "adminuser") -> None:
-        """Takes `deny` back."""
-        with self.moment():
-            logins = self.denied.get(name, set())
-            logins.discard(login)
-            if not logins:
-                self.denied.pop(name, None)
-            self.edits += 1
-
-    def remove_build(self, repo: str, number: int) -> None:
-        """The build's row is removed from the database; its number stays a hole."""
-        with self.moment():
-            self.take_out(self.repos[repo], number)
-
-    def replace_by_empty(self) -> None:
-        """The server is rebuilt with the same repos and no builds: numbers and ids begin at 1 again."""
-        self.clear()
-
-    def server_restart(self) -> None:
-        """0.5: open builds become `error` without an end; 0.8: running ones stay so for ever."""
-        with self.moment() as now:
-            for place, build in self.open_builds(now):
-                waits = build.started is None or now < build.started
-                if self.traits.restart_in_place:
-                    build.outcome, build.finished = Outcome.LOST, now
-                    build.started = None if waits else build.started
-                elif not self.traits.stages and not waits:
-                    build.finished = None
-                self._changed(place, build)
 
     # What really happened, for tests to compare with
 
@@ -280,45 +248,18 @@ class World(State):
     def status(self, build: Build) -> Status:
         """What the exporter has to call this run now, once it has read it alone."""
         with self.moment() as now:
-            phase = build.phase(now)
-            if phase in (BLOCKED, PENDING, RUNNING):
-                return Status[phase.upper()]
-            if build.settling(now) and not self.traits.stages:
-                if self.traits.gates:
-                    return Status.CANCELLED if build.whole else Status.RUNNING
-                return Status.CANCELLED if build.reported else Status.FAILURE
-            if phase == Outcome.KILLED and self.traits.stages:
-                seconds = build.finished_at(now) - build.started_at(now)
-                return Status.TIMEOUT if seconds >= DAY else Status.CANCELLED
-            translated = {Outcome.KILLED: Outcome.FAILURE, Outcome.LOST: Outcome.ERROR}
-            return Status[translated.get(Outcome(phase), phase).upper()]
+            return verdict(self.dialect, build, now)
 
     # How
 
-    def _find(self, repo: str, number: int) -> tuple[Repo, Build]:
-        place = self.repos[repo]
-        build = place.get(number)
-        if build is None:
-            raise LookupError(f"{repo} has no build {number}")
-        return place, build
-
-    def _expect(self, build: Build, now: float, *phases: str) -> None:
-        if build.phase(now) not in phases:
-            raise ValueError(f"build {build.number} is {build.phase(now)}")
-
-    def _changed(self, repo: Repo, build: Build) -> None:
-        build.edits += 1
-        repo.live[build.number] = build
-        self.touch(repo)
-
     def _review(self, repo: str, number: int, by: str, at: float | None, *, declined: bool) -> None:
         with self.moment(at) as now:
-            place, build = self._find(repo, number)
-            self._expect(build, now, BLOCKED)
+            place, build = self.find(repo, number)
+            self.expect(build, now, BLOCKED)
             build.reviewed, build.reviewer = now, by
             if declined:
                 build.outcome, build.finished = Outcome.DECLINED, now
-            self._changed(place, build)
+            self.changed(place, build)
 
     def _end(
         self, repo: Repo, build: Build, outcome: Outcome, when: float, start: float | None = None
@@ -337,7 +278,10 @@ class World(State):
             build.error = build.error or refusal(self.traits)
         elif outcome is Outcome.FAILURE and not any(leg.bad for leg in build.legs):
             build.legs = failing(build.legs, build.number)
-        self._changed(repo, build)
+        elif outcome is Outcome.SUCCESS and build.auto_publish != "none":
+            testing = build.auto_publish == "testing"
+            build.later = (Later(when, After.TESTING if testing else After.PUBLISHING),)
+        self.changed(repo, build)
 
 
 def _fail(leg: Leg, name: str, exit_code: int) -> Leg:
