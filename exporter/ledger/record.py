@@ -138,7 +138,8 @@ def _is_last_word(
         return False
     if build.detailed or not counts:
         return True
-    if build.word is Word.ROW or build.run == 0 or is_live(repo, run):
+    nameless = run.event == Event.DEPLOYMENT and not run.environment  # a feed's row does not tell where to
+    if build.word is Word.ROW or build.run == 0 or nameless or is_live(repo, run):
         return False
     last = newest.get((build.branch, build.event)) == (build.number, build.run)
     return not past.needs_single(run, last=last)
