@@ -33,8 +33,8 @@ Key = tuple[str, int, int]
 OUTCOMES = (*("success",) * 6, *("failure",) * 3, "error", "cancelled", "timeout", "killed")
 OF_LOOKS = {"recorded", "seen_open", "row_started", "row_finished"}
 """Columns of builds that tell when a process looked, and what it saw then."""
-OF_DETAILS = {"wait", "duration"}
-"""Columns that on 0.5 only single builds tell: which ends of history are read so is up to the hour."""
+OF_ANSWERS = {"id", "wait", "duration", "parent"}
+"""Columns of history before 1.0, where a feed tells less than a list, and that less than the single build."""
 
 
 def test_kills_change_nothing(tmp_path: Path) -> None:
@@ -262,7 +262,8 @@ class Contents:
 
     def _build(self, key: Key) -> dict[str, object]:
         row = self._builds[key]
-        left_out = OF_LOOKS | (OF_DETAILS if self._tells_no_spans(key) else set())
+        poor = not row["counted"] and not key[0].startswith("cloud/")
+        left_out = OF_LOOKS | (OF_ANSWERS if poor else set())
         return {column: row[column] for column in row.keys() if column not in left_out}  # noqa: SIM118
 
     def _head(self, row: sqlite3.Row) -> dict[str, Any]:
