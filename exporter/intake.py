@@ -80,6 +80,8 @@ class Intake:
                             self.unlisted.add(name)
                         continue
                     self._renew(conn, repo, of_repo, now)
+                    if repo.generation and not (of_repo := store.of_generation(conn, repo, of_repo)):
+                        continue
                     top = max(of_repo, key=lambda build: build.number)
                     if _advance(conn, repo, top.number, top.created, {build.number for build in of_repo}):
                         changed.add(repo.id)

@@ -229,7 +229,7 @@ class Watch:
         if self._intake.unlisted - self._unlisted:
             self._timed("sweep", lambda: self._sweep(connected))
             self._intake.take(rows)
-        if before is not None and rows and not before & self._feed:
+        if server.limits.feed_rows and before is not None and rows and not before & self._feed:
             self._take_newest(repo.newest for repo in server.repos(brief=True))
         self._cursor = cursor
         connected.follower.follow(rows)

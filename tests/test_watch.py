@@ -633,6 +633,22 @@ def test_a_server_replaced_by_an_empty_one_loses_nothing(ci: Rig, caplog: pytest
     assert ends(ci) == {"success": 3 + number, "failure": 1}
 
 
+def test_a_number_given_out_again_counts_and_those_below_it_do_not_count_twice(ci: Rig) -> None:
+    """Where the newest build was removed from the database of a server that counts what is there."""
+    ci.settle()
+    for _ in range(3):
+        build(ci)
+    assert ends(ci) == {"success": 3}
+    ci.world.remove_build(HELLO, 3)
+    ci.world.repos[HELLO].counter, ci.world.repos[HELLO].holes = 2, set()
+    assert build(ci, "failure") == 3
+    assert ends(ci) == {"success": 3, "failure": 1}
+    build(ci)
+    ci.good_poll(600)
+    assert ends(ci) == {"success": 4, "failure": 1}
+    assert ci.query("SELECT count(*) FROM gaps") == [(0,)]
+
+
 # Time
 
 

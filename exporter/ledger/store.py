@@ -14,7 +14,7 @@ from exporter.ledger.runs import COLUMNS, Run
 from exporter.ledger.schema import SETTLED, builds, heads, names, repos, steps, totals
 from exporter.ledger.sql import chunks, upsert
 from exporter.ledger.watched import RepoState
-from exporter.model import Status, Step
+from exporter.model import Build, Status, Step
 
 HeadKey: TypeAlias = tuple[str, tuple[str, ...]]
 """The kind of a head and the label values that it is of."""
@@ -121,6 +121,23 @@ def begin_generation(conn: Connection, repo: RepoState) -> dict[int, int]:
         if moved:
             conn.execute(move, [{"of_number": number, "of_run": run} for number, run, _ in moved])
     return {number: created for number, _, created in moved}
+
+
+def of_generation(conn: Connection, repo: RepoState, told: Sequence[Build]) -> list[Build]:
+    """Those builds that are not of an earlier generation: where the newest build was removed and its
+    number given out again, those below it are still the same."""
+    known: set[tuple[int, int]] = set()
+    for chunk in chunks(sorted({build.number for build in told})):
+        rows = conn.execute(
+            select(builds.c.number, builds.c.run, builds.c.created).where(
+                builds.c.repo_id == repo.id,
+                builds.c.generation < repo.generation,
+                builds.c.number.in_(chunk),
+            )
+        )
+        for number, run, created in rows:
+            known |= {(number, run), (number, created)}
+    return [build for build in told if (build.number, build.run or build.created) not in known]
 
 
 def has_builds(conn: Connection, repo_id: int) -> bool:
