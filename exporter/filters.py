@@ -50,6 +50,6 @@ class BuildListFilter(Settings):
     project: Text | None = None
     """Part of a project's name, without its owner; upper and lower case differ."""
     platform: Text | None = None
-    """Name of the platform that packages are built into, like `rosa2023.1`."""
+    """Name of the platform that packages are saved to, like `rosa2023.1`."""
     arch: Text | None = None
     """Name of an architecture, like `x86_64`."""

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from exporter.config import ServerSettings
 from exporter.model import Build
-from exporter.servers import Server
+from exporter.servers import Recall, Server
 from exporter.servers.detect import open_server
 from exporter.telemetry import Telemetry
 
@@ -53,6 +53,10 @@ class Replay:
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    now: float = NOW
+    """What its clock says."""
+    live: Callable[[str], Any] | None = None
+    """Answers what nothing was put at, where it answers anything."""
 
     def play(self, *names: str, at: str = "") -> "Replay":
         """Answer these recordings where they were asked, or at another path."""
@@ -72,7 +76,8 @@ class Replay:
         return str(recording(self.system, name)["request"]["path"])
 
     def answer_to(self, path: str) -> Any:
-        return self.answers.get(path) or self.answers.get(path.partition("?")[0]) or UNKNOWN
+        put = self.answers.get(path) or self.answers.get(path.partition("?")[0])
+        return put or (self.live and self.live(path)) or UNKNOWN
 
 
 def _line(method: str, path: str, **_: object) -> str:
@@ -104,7 +109,7 @@ def replaying(system: str, *names: str) -> Iterator[Replay]:
             answer = replay.answer_to(line)
             payload = _payload(answer)
             self.send_response_only(answer["status"])
-            self.send_header("Date", formatdate(NOW, usegmt=True))
+            self.send_header("Date", formatdate(replay.now, usegmt=True))
             for name, value in answer["headers"].items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(payload)))
@@ -127,7 +132,14 @@ def replaying(system: str, *names: str) -> Iterator[Replay]:
             thread.join()
 
 
-def opened(replay: Replay, telemetry: Telemetry, dialect: str = "auto", **options: object) -> Server:
+def opened(
+    replay: Replay,
+    telemetry: Telemetry,
+    dialect: str = "auto",
+    *,
+    recall: Recall | None = None,
+    **options: object,
+) -> Server:
     """The server of a replay, read as the exporter reads it; `options` are settings of it."""
     settings = ServerSettings.model_validate(
         {
@@ -139,7 +151,7 @@ def opened(replay: Replay, telemetry: Telemetry, dialect: str = "auto", **option
         }
         | options
     )
-    return open_server(settings, telemetry, clock=lambda: NOW)
+    return open_server(settings, telemetry, recall=recall, clock=lambda: replay.now)
 
 
 def build_in(server: Server, replay: Replay, name: str) -> Build:

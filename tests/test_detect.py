@@ -70,20 +70,18 @@ def test_versions(status: int, headers: dict[str, str], body: object, dialect: s
     assert opened(replay, Telemetry()).dialect == dialect
 
 
+@pytest.mark.parametrize("name", ["rosa-arches", "om-arches"])
 @pytest.mark.parametrize(
-    ("path", "headers", "body", "system"),
-    [
-        ("/api/v1/arches.json", JSON, {"architectures": [{"id": 1, "name": "i586"}]}, "abf"),
-    ],
+    "version", [answering(404, {}, ""), answering(404, JSON, {"status": 404}), answering(200, PAGE, "<html>")]
 )
-def test_systems_that_cannot_be_read_yet(
-    path: str, headers: dict[str, str], body: object, system: str, replay: Replay
-) -> None:
-    replay.answers[path] = answering(200, headers, body)
-    with pytest.raises(ServerError, match=rf"^server ci: /version: .*{system}.* cannot read yet") as caught:
-        opened(replay, Telemetry())
-    assert caught.value.reason == "shape"
-    assert set(replay.tokens) == {None}
+def test_abf_is_known_by_its_architectures(name: str, version: dict[str, object]) -> None:
+    with replaying("abf", name) as replay:
+        replay.answers["/version"] = version
+        server = opened(replay, Telemetry())
+        assert server.dialect == "abf"
+        assert replay.asked == ["/version", "/api/v1/arches.json"]
+        assert replay.tokens == [None, None]
+        server.session.close()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +108,7 @@ def test_what_is_no_known_server(
 
 
 def test_a_set_dialect_is_not_looked_for(replay: Replay) -> None:
-    for dialect in ("drone-0.5", "drone-0.8", "drone-1", "woodpecker"):
+    for dialect in ("drone-0.5", "drone-0.8", "drone-1", "woodpecker", "abf"):
         assert opened(replay, Telemetry(), dialect).dialect == dialect
     assert replay.asked == []
 

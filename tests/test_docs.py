@@ -17,7 +17,7 @@ from exporter.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("grafana/*.md")))
-TOKENS = {"DRONE_TOKEN": "a", "OLD_DRONE_TOKEN": "b"}
+TOKENS = {"DRONE_TOKEN": "a", "OLD_DRONE_TOKEN": "b", "WOODPECKER_TOKEN": "c", "ABF_PASSWORD": "d"}
 PARTS = re.compile(r"_(bucket|sum|count)$")
 
 
@@ -94,6 +94,7 @@ def test_the_example_configuration_loads_with_all_that_it_leaves_out(tmp_path: P
     (tmp_path / "web.yaml").touch()
     (tmp_path / "config.yaml").write_text("\n".join(whole))
     config = load(tmp_path / "config.yaml", TOKENS)
+    assert [server.name for server in config.servers] == ["drone", "old-drone", "woodpecker", "abf"]
     assert config.metrics.disable == ("ci_step_duration_seconds",)
     assert config.web.config_file == tmp_path / "web.yaml"
 

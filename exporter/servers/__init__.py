@@ -43,7 +43,7 @@ class Limits:
     """What a dialect can and cannot do, as data, so that nobody asks which dialect it is."""
 
     feed_rows: int
-    """Rows of the change feed; more builds than that between two polls overrun it."""
+    """Rows of the change feed; more builds than that between two polls overrun it. 0: no limit."""
     page_size: int
     """Builds on one list page."""
     history_limit: int = 0

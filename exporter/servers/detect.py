@@ -7,20 +7,13 @@ import msgspec
 
 from exporter.config import ServerSettings
 from exporter.http import Answer, ServerError, Session
-from exporter.servers import Server
+from exporter.servers import NoRecall, Recall, Server
+from exporter.servers.abf import Abf
 from exporter.servers.drone05 import open_drone05
 from exporter.servers.drone08 import open_drone08
 from exporter.servers.drone1 import Drone1
 from exporter.servers.woodpecker import Woodpecker
 from exporter.telemetry import Telemetry
-
-READABLE: dict[str, Callable[[Session, str], Server]] = {
-    "drone-0.5": open_drone05,
-    "drone-0.8": open_drone08,
-    "drone-1": Drone1,
-    "woodpecker": Woodpecker,
-}
-"""Opens a server of a dialect from its session and the address for links."""
 
 
 class Greeting(msgspec.Struct):
@@ -35,13 +28,14 @@ def open_server(
     settings: ServerSettings,
     telemetry: Telemetry,
     *,
+    recall: Recall | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Server:
     """The configured server, in the configured dialect or the one that it is found to speak.
 
     `auto` asks the server, so it raises `ServerError` where that cannot be reached or read. The token is
-    first tried by `whoami()`.
+    first tried by `whoami()`. `recall` tells what was recorded of the server's builds before.
     """
     session = Session(
         name=settings.name,
@@ -57,12 +51,22 @@ def open_server(
     )
     try:
         dialect = detect(session) if settings.dialect == "auto" else settings.dialect
-        if dialect not in READABLE:
-            raise session.fault("shape", "/version", f"speaks {dialect}, which this version cannot read yet")
     except ServerError:
         session.close()
         raise
-    return READABLE[dialect](session, settings.public_url)
+    match dialect:
+        case "drone-0.5":
+            return open_drone05(session, settings.public_url)
+        case "drone-0.8":
+            return open_drone08(session, settings.public_url)
+        case "drone-1":
+            return Drone1(session, settings.public_url)
+        case "woodpecker":
+            return Woodpecker(session, settings.public_url)
+        case _:
+            password = settings.password.get_secret_value() if settings.password else ""
+            session.use_basic(settings.login or "", password)
+            return Abf(session, settings.public_url, settings.abf, recall or NoRecall())
 
 
 def detect(session: Session) -> str:

@@ -87,12 +87,16 @@ class Reading:
 
 
 class Shape(Generic[T]):
-    """How one kind of object is decoded, alone or in a list."""
+    """How one kind of object is decoded, alone or in a list; `key`: where in an answer the list stands."""
 
-    def __init__(self, kind: type[T]) -> None:
+    def __init__(self, kind: type[T], key: str = "") -> None:
         self._kind = kind
+        self._key = key
         self._one = msgspec.json.Decoder(kind)
-        self._list: msgspec.json.Decoder[list[T] | None] = msgspec.json.Decoder(list[kind] | None)  # type: ignore[valid-type]
+        rows: Any = list[kind] | None  # type: ignore[valid-type]
+        self._list: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+            msgspec.defstruct("Named", [(key, rows)]) if key else rows
+        )
 
     def rows(self, session: Session, answer: Answer) -> list[T]:
         """All rows that can be read; `null` is an empty list."""
@@ -102,15 +106,18 @@ class Shape(Generic[T]):
         """All rows that can be read, and how many the answer had."""
         _measure(session, answer)
         try:
-            rows = self._list.decode(answer.body) or []
+            whole = self._list.decode(answer.body)
         except BROKEN:
             found = _loads(session, answer)
         else:
-            return rows, len(rows)
+            read: list[T] = (getattr(whole, self._key) if self._key else whole) or []
+            return read, len(read)
+        if self._key:
+            found = found.get(self._key) if isinstance(found, dict) else None
         if not isinstance(found, list):
             raise session.fault("shape", answer.path, "answered something else than a list", status=200)
         reading = Reading(session)
-        rows = []
+        rows: list[T] = []
         for row in found:
             try:
                 rows.append(self._convert(row))
