@@ -11,7 +11,8 @@ import yaml
 from programs import needs, path_of
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter import cli, web_config
+from exporter import web_config
+from exporter.cli.commands import commands
 from exporter.config import load
 from exporter.metrics import METRICS
 
@@ -80,7 +81,7 @@ def test_the_sample_of_the_readme_is_what_the_page_looks_like() -> None:
 
 def test_the_commands_of_the_readme_are_those_that_exist() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `build-exporter (\w+)`", readme, re.MULTILINE)) == set(cli.commands.commands)
+    assert set(re.findall(r"^\| `build-exporter (\w+)`", readme, re.MULTILINE)) == set(commands.commands)
 
 
 def test_the_example_configuration_loads() -> None:

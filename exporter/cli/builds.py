@@ -22,7 +22,7 @@ from exporter.cli.builds_find import (
     with_source,
 )
 from exporter.cli.builds_logs import logs
-from exporter.cli.builds_text import moment_text, one_line, record, span_text, to_json
+from exporter.cli.builds_text import moment_text, one_line, record, span_text, step_record, to_json
 from exporter.cli.common import GOOD, console, say, say_error
 from exporter.fields import fits
 from exporter.http import ServerError
@@ -141,7 +141,8 @@ def show(config_path: Path, name: str | None, as_json: bool, repo: str, number: 
     place = find(config_path, name, repo)
     build = place.build(repo, number)
     if as_json:
-        say(to_json(record(place.name, build)))
+        steps = [step_record(step) for step in build.steps]
+        say(to_json(record(place.name, build) | {"steps": steps}))
     else:
         console().print(tree(place, build))
     return GOOD

@@ -79,7 +79,7 @@ def to_json(value: object) -> str:
 
 def record(server: str, build: Build) -> dict[str, object]:
     """A build for scripts: times are Unix seconds, durations seconds, null where there is none."""
-    told: dict[str, object] = {
+    return {
         "server": server,
         "repo": build.repo,
         "number": build.number,
@@ -100,12 +100,10 @@ def record(server: str, build: Build) -> dict[str, object]:
         "wait": build.wait,
         "duration": build.duration,
     }
-    if build.detailed:
-        told["steps"] = [_step_record(step) for step in build.steps]
-    return told
 
 
-def _step_record(step: Step) -> dict[str, object]:
+def step_record(step: Step) -> dict[str, object]:
+    """A step for scripts."""
     return {
         "name": step.name,
         "status": step.status.word,
