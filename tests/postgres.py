@@ -47,7 +47,7 @@ class Cluster:
             shutil.chown(directory, "postgres", "postgres")
         (directory / "password").write_text(PASSWORD)
         (directory / "password").chmod(0o644)
-        self._run(
+        self._program(
             "initdb",
             f"--pgdata={directory}/data",
             f"--username={USER}",
@@ -91,17 +91,21 @@ class Cluster:
     def database(self, encoding: str = "UTF8") -> Iterator[str]:
         """The address of a new, empty database, which is dropped in the end."""
         name = f"ledger{next(self._numbers)}"
-        with self._connected() as conn:
-            conn.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}'")
+        self.run(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}'")
         try:
             yield self.url(name)
         finally:
-            with self._connected() as conn:
-                conn.execute(f"DROP DATABASE {name} (FORCE)")
+            self.run(f"DROP DATABASE {name} (FORCE)")
 
-    def url(self, database: str, password: str = PASSWORD) -> str:
+    def url(self, database: str, user: str = USER, password: str = PASSWORD) -> str:
         """The address of a database, as the configuration has it."""
-        return f"postgresql://{USER}:{quote(password, safe='')}@/{database}?host={self.directory}"
+        return f"postgresql://{user}:{quote(password, safe='')}@/{database}?host={self.directory}"
+
+    def run(self, *statements: str) -> None:
+        """Runs SQL as the administrator does."""
+        with self._connected() as conn:
+            for statement in statements:
+                conn.execute(statement)
 
     def log(self) -> str:
         """What the server has logged."""
@@ -124,7 +128,7 @@ class Cluster:
         path = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _program(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
             [str(path_of(program)), *arguments],
             capture_output=True,

@@ -69,6 +69,19 @@ def test_looking_at_an_empty_database_makes_nothing(url: str) -> None:
         assert ledger.size() > 1_000_000
 
 
+def test_what_the_page_makes_is_enough(server: Cluster) -> None:
+    page = (Path(__file__).parent.parent / "docs/scaling.md").read_text(encoding="utf-8")
+    (sql,) = re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    server.run(*filter(str.strip, sql.split(";")))
+    try:
+        with closing(Ledger(server.url("builds", "exporter", "PASSWORD"))) as ledger:
+            ledger.lock()
+            ledger.migrate()
+            assert ledger.count_builds() == {}
+    finally:
+        server.run("DROP DATABASE builds (FORCE)", "DROP ROLE exporter")
+
+
 # The same history on both
 
 
@@ -223,7 +236,7 @@ def spoilt(value: object, key: str = "") -> object:
 def recorded(ledger: Ledger, *builds: Build) -> dict[str, list[tuple[object, ...]]]:
     """All rows, once these builds of one repo were recorded and counted, twice."""
     horizon = min(build.created for build in builds) - 1
-    row = {"server": "ci", "name": builds[0].repo, "horizon": horizon, "horizon_skew": 0.0}
+    row = {"server": "ci", "name": builds[0].repo, "horizon": horizon}
     with ledger.transaction() as conn:
         conn.execute(insert(schema.servers).values(name="ci", first_contact=horizon))
         conn.execute(insert(schema.repos).values(row))
@@ -334,12 +347,20 @@ def test_a_server_that_stands_still_holds_nobody_up(server: Cluster, url: str) -
 
 
 def test_a_statement_that_takes_too_long_is_ended(url: str) -> None:
-    with closing(Ledger(url, patience=0.2)) as ledger:
-        with pytest.raises(LedgerError, match="statement timeout"), ledger.reading() as conn:
-            conn.execute(select(func.pg_sleep(10)))
-        options = f"{url}&options=-c%20statement_timeout%3D0"
-        with closing(Ledger(options, patience=0.2)) as patient, patient.reading() as conn:
-            conn.execute(select(func.pg_sleep(0.25)))
+    with (
+        closing(Ledger(url, patience=0.2)) as ledger,
+        pytest.raises(LedgerError, match="statement timeout"),
+        ledger.reading() as conn,
+    ):
+        conn.execute(select(func.pg_sleep(10)))
+
+
+def test_what_the_address_asks_for_is_kept(url: str) -> None:
+    query = "&application_name=mine&options=-c%20search_path%3Dci%20-c%20lock_timeout%3D7s"
+    with closing(Ledger(url + query)) as ledger, ledger.reading() as conn:
+        settings = ("application_name", "search_path", "lock_timeout", "statement_timeout")
+        found = [conn.execute(text(f"SHOW {name}")).scalar_one() for name in settings]
+    assert found == ["mine", "ci", "7s", "1min"]
 
 
 def test_the_exporter_outlives_its_database(server: Cluster, url: str, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def open_engine(url: URL, patience: float) -> Engine:
     """An engine none of whose statements takes longer than `patience` (seconds).
 
     The server ends those that do; where the server itself stands still, the connection is given up half
-    as long after that. What `url` says in its query counts more.
+    as long after that. What `url` itself asks for counts more.
     """
     settings = {
         "statement_timeout": f"{patience * 1000:.0f}",
@@ -35,17 +35,17 @@ def open_engine(url: URL, patience: float) -> Engine:
         "tcp_keepalives_interval": "10",
         "tcp_keepalives_count": "3",
     }
-    arguments = {
-        "application_name": "build-exporter",
-        "connect_timeout": CONNECT,
-        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
-    }
+    defaults = {"application_name": "build-exporter", "connect_timeout": CONNECT}
+    options = [f"-c {name}={value}" for name, value in settings.items()]
     engine = create_engine(
         url,
         paramstyle="format",
         client_encoding="utf8",
         pool_pre_ping=True,
-        connect_args={name: value for name, value in arguments.items() if name not in url.query},
+        connect_args={
+            **{name: value for name, value in defaults.items() if name not in url.query},
+            "options": " ".join([*options, *url.normalized_query.get("options", ())]),
+        },
     )
 
     def connect(_dialect: object, _record: object, cargs: Any, cparams: Any) -> Impatient:
