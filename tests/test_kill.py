@@ -20,10 +20,10 @@ from exporter.simulator import Clock, World, serve
 
 SEED = int(os.environ.get("KILL_SEED", "20260507"))
 KILLS = 11
-LONGEST_LIFE = 3.5
-HISTORY = 80
-"""Builds of each repo that ended before the exporter first saw it."""
-LIVE = 32.0
+LONGEST_LIFE = 3.0
+HISTORY = 60
+"""Builds of each repo that ended before the exporter first saw it; of those 0.5 lists 50."""
+LIVE = 30.0
 """Seconds in which builds come and go."""
 WORLDS = {"legacy": "drone-0.5", "platform": "drone-0.8", "cloud": "drone-1"}
 BRANCHES = ("master", "develop")
@@ -122,9 +122,9 @@ def plan(world: World, now: float, chance: random.Random) -> None:
             started=began,
             finished=began + ran,
         )
-    world.short_builds(60, repos[:2], over=1.0, start=now + LIVE - 6)
-    for turn in range(3):
-        fail_and_restart(world, repos[2], now + 2 + 6 * turn)
+    world.short_builds(60, repos[:2], over=1.0, start=now + 4)
+    for turn in range(3):  # all later than the burst: 0.5 shows no restart of what a feed has lost
+        fail_and_restart(world, repos[2], now + 6 + 3 * turn)
 
 
 def start(world: World, at: float, **build: Any) -> None:
