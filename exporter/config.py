@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import (
     Field,
@@ -239,8 +239,10 @@ class Config(Settings):
         """Every text that must never be shown."""
         given = [secret for server in self.servers for secret in (server.token, server.password)]
         read = [secret.get_secret_value() for secret in given if secret is not None]
-        password = urlsplit(self.ledger.url.get_secret_value()).password or ""
-        return tuple(dict.fromkeys(text for text in (*read, password, unquote(password)) if text))
+        ledger = urlsplit(self.ledger.url.get_secret_value())
+        password, options = ledger.password or "", parse_qs(ledger.query)
+        read += [password, unquote(password), *options.get("password", ()), *options.get("sslpassword", ())]
+        return tuple(dict.fromkeys(filter(None, read)))
 
 
 class ConfigError(Exception):

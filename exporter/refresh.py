@@ -4,6 +4,7 @@ import heapq
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from typing import ParamSpec
 
 from exporter.exposition import Page
 from exporter.ledger import Ledger, LedgerError, Policy, RepoFacts
@@ -13,6 +14,8 @@ from exporter.samples import View, repo_samples
 
 STALE = 600.0
 """Seconds after the last successful poll at which a server's gauges are withdrawn."""
+
+P = ParamSpec("P")
 
 log = logger(__name__)
 
@@ -41,6 +44,7 @@ class Refresher:
         self._due: set[int] = set()
         self._unshown: set[str] = set()
         self._keys: dict[int, tuple[str, str]] = {}
+        self._failing = False
         self._lock = threading.Lock()
 
     def show(self, server: str, shown: Shown) -> None:
@@ -62,13 +66,9 @@ class Refresher:
         with self._lock:
             self._due.update(repo_ids)
             due = list(self._due)
-        try:
-            self._render(self._ledger.facts(due))
-        except LedgerError as error:
-            log.warning("the page cannot be renewed", error=error)
-            return
-        with self._lock:
-            self._due.difference_update(due)
+        if self._could(self._render, self._ledger.facts(due)):
+            with self._lock:
+                self._due.difference_update(due)
 
     def tick(self) -> None:
         """Renders what changed by time alone; to be called every few seconds."""
@@ -92,15 +92,29 @@ class Refresher:
     def _show(self) -> None:
         """Renders servers as a whole that were not rendered yet."""
         for server in list(self._unshown):
-            try:
-                self._render(self._ledger.facts(server=server))
-            except LedgerError as error:
-                log.warning("the page cannot be renewed", error=error)
+            if not self._could(self._render, self._ledger.facts(server=server)):
                 return
             self._unshown.discard(server)
 
     def measure(self) -> None:
-        """Renews the ledger's own figures on the page."""
+        """Renews the ledger's own figures on the page, where they can be had."""
+        self._could(self._measure)
+
+    def _could(self, work: Callable[P, None], *args: P.args, **options: P.kwargs) -> bool:
+        """False when the ledger could not be read, which is logged when it begins and when it ends."""
+        try:
+            work(*args, **options)
+        except LedgerError as error:
+            if not self._failing:
+                log.warning("the page cannot be renewed", error=error)
+            self._failing = True
+            return False
+        if self._failing:
+            log.info("the page is renewed again")
+        self._failing = False
+        return True
+
+    def _measure(self) -> None:
         samples = [
             Sample(METRICS["ci_ledger_builds"], (server,), float(count))
             for server, count in self._ledger.count_builds().items()

@@ -331,10 +331,11 @@ def test_the_environment_of_the_process_is_the_default(
 
 
 def test_secrets_are_never_shown_but_listed_for_the_log(tmp_path: Path) -> None:
-    (tmp_path / "ledger").write_text("postgresql://ci:p%40ss@db.example.com/ci")
+    address = "postgresql://ci:p%40ss@db.example.com/ci?sslpassword=k%2Fey"
+    (tmp_path / "ledger").write_text(address)
     config = read(tmp_path, SERVER + "ledger: {url_file: ledger}\n")
-    assert config.ledger.url.get_secret_value() == "postgresql://ci:p%40ss@db.example.com/ci"
-    assert config.secrets == (SECRET, "p%40ss", "p@ss")
+    assert config.ledger.url.get_secret_value() == address
+    assert config.secrets == (SECRET, "p%40ss", "p@ss", "k/ey")
     for shown in (repr(config), str(config), config.model_dump_json(), repr(config.model_dump())):
         assert SECRET not in shown
         assert "p%40ss" not in shown

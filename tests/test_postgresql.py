@@ -333,6 +333,23 @@ def test_connections_that_were_cut_while_idle_are_made_anew(
         ci.good_poll()
 
 
+def test_a_page_that_cannot_be_renewed_is_logged_when_it_begins_and_ends(
+    server: Cluster, url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with rig("drone-1", tmp_path, ledger_url=url) as ci, caplog.at_level("INFO", "exporter.refresh"):
+        ci.good_poll()
+        page = ci.text()
+        server.stop()
+        for _ in range(2):
+            ci.refresher.refresh([1])
+            ci.refresher.measure()
+        assert ci.text().partition("# HELP process")[0] == page.partition("# HELP process")[0]
+        server.start()
+        ci.refresher.measure()
+        assert ci.value("ci_ledger_size_bytes") == ci.ledger.size()
+    assert caplog.messages == ["the page cannot be renewed", "the page is renewed again"]
+
+
 def test_a_server_that_stands_still_holds_nobody_up(server: Cluster, url: str) -> None:
     with closing(Ledger(f"{url}&connect_timeout=2", patience=0.2)) as ledger:
         ledger.lock()
