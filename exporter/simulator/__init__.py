@@ -1,4 +1,4 @@
-"""A CI server that is not one: it speaks Drone 0.5, 0.8 and 1.x over HTTP on loopback.
+"""A CI server that is not one: it speaks Drone 0.5, 0.8, 1.x, Woodpecker and ABF on loopback.
 
 It stands on the other side of the wire from `exporter.servers` and knows nothing of it. The demo,
 the end-to-end tests and the benchmarks read it; what real servers said is in tests/data/recordings.
@@ -18,21 +18,24 @@ A build's visible state is computed from its times and the clock, so tests step 
 nowhere: `start_build(..., started=t1, finished=t2, outcome=...)` moves by itself.
 
 Hooks and timers: `start_build` (event, branch, commit, author, tag, pull, cron, environment, legs …),
-`block`, `short_builds` (many, spread over a time). Agents: `run`, `finish` (outcomes success, failure,
-error, cancelled, timeout, killed, skipped). People: `cancel`, `approve`, `decline`, `restart` (0.5: in
-place). Operators: `add_repo(s)`, `delete_repo`, `make_private`, `deny`/`allow`, `remove_build` (a hole),
+`block`, `short_builds` (many, spread over a time), `filtered_push`. Agents: `run`, `finish` (outcomes
+success, failure, error, cancelled, timeout, killed, skipped). People: `cancel`, `approve`, `decline`,
+`restart` (0.5, ABF: in place). ABF, where a build's number is its id: `requeue`, `publish`, `published`,
+`reject`, `rerun_tests`, `lose_packages`, `report_late`, `make_container`. The server itself: `vanish`.
+Operators: `add_repo(s)`, `delete_repo`, `make_private`, `deny`/`allow`, `remove_build` (a hole),
 `replace_by_empty` (numbers begin at 1 again), `server_restart`, `add_user`, `set_user(admin=False)`,
 `revoke`; attributes `source_host_down`, `community` (1.x: 501), `listing_delay` (new repos are listed
-late), `feed_repos` (0.5 on SQLite: 999). Anything later: `world.at(when, act)`.
+late), `feed_repos` (0.5 on SQLite: 999), `log_delay` (Woodpecker), `openmandriva`, `anonymous_access`,
+`hourly_limit` (ABF). Anything later: `world.at(when, act)`.
 To compare with: `runs()` (every run, those overwritten too), `status(run)` (the exporter's word for it).
 
 Faults: `world.faults.add(kind, path, times=n, …)`, `off(fault)`, `clear()`; kinds are slow, hang,
 trickle, reset, cut (connection closed within the body), limit (429), status, not_found, not_admin,
 community, redirect, html, truncated, wrong_types, unknown_status, times, huge, date. Not faults of the
-wire: a bad token is any other than `world.token`; `world.source_host_down` is a source host that denies;
-`serve(world, tls=(certificate, key))` is a server whose certificate nobody knows.
+wire: a bad token is any other than `world.token` (ABF: user name of Basic); `world.source_host_down` is a
+source host that denies; `serve(world, tls=(certificate, key))` is a server whose certificate nobody knows.
 
-`life.Life` makes builds come and go by the clock and a seed; `demo.demo_worlds(now)` are the three
+`life.Life` makes builds come and go by the clock and a seed; `demo.demo_worlds(now, kinds=…)` are the
 servers of the demo; `python -m exporter.simulator --help` serves one in a process of its own, steered
 over `/_sim/...` (`control.act`). A world of another dialect needs an entry in `invention.TRAITS` and,
 in `server.ANSWER`, a function from request to answer.

@@ -1,7 +1,7 @@
-"""The worlds that the demo shows: one server of each generation, with a past and a life."""
+"""The worlds that the demo shows: one server of each kind, with a past and a life."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from exporter.simulator.clock import Clock
@@ -18,27 +18,46 @@ CLOUD = (
     "checkout", "storefront", "recommender", "mobile-api", "design-system", "payments", "catalog",
     "edge-cache", "terraform", "qa-suite",
 )  # fmt: skip
+FORGE = (
+    "compiler", "stdlib", "registry", "playground", "website", "editor-plugin", "fuzzers", "bench",
+    "installer", "manual",
+)  # fmt: skip
+DISTRO = (
+    "glibc", "gcc", "openssl", "python3", "firefox", "kernel-desktop", "plasma-workspace", "libreoffice",
+    "mesa", "qt6-base",
+)  # fmt: skip
+SERVERS = (
+    ("legacy", "drone-0.5", "finance", LEGACY),
+    ("platform", "drone-0.8", "platform", PLATFORM),
+    ("cloud", "drone-1", "shop", CLOUD),
+    ("forge", "woodpecker", "lang", FORGE),
+    ("distro", "abf", "import", DISTRO),
+)
+"""(name of the server, dialect, owner of the repos, their names)."""
+DRONES = ("drone-0.5", "drone-0.8", "drone-1")
 PAST = 14 * DAY
 """How far back the history of the demo goes."""
 
 
 def demo_worlds(
-    now: float, *, clock: Clock | None = None, tick: Callable[[], float] = time.time, seed: int = 7
+    now: float,
+    *,
+    kinds: Sequence[str] = DRONES,
+    clock: Clock | None = None,
+    tick: Callable[[], float] = time.time,
+    seed: int = 7,
 ) -> list[tuple[str, str, World]]:
-    """(name of the server, dialect, world) of three servers in which a build ends every few seconds.
+    """(name of the server, dialect, world) of one server of each of `kinds`, where builds end all the time.
 
     Their clock stands at `now` (Unix seconds) and runs with `tick`, unless `clock` is given.
     """
     clock = clock or Clock.real(now - tick(), tick)
     made = []
-    for name, dialect, owner, repos in (
-        ("legacy", "drone-0.5", "finance", LEGACY),
-        ("platform", "drone-0.8", "platform", PLATFORM),
-        ("cloud", "drone-1", "shop", CLOUD),
-    ):
-        seed += 1
-        branch = "main" if dialect == "drone-1" else "master"
-        world = World(dialect, clock=clock, seed=seed, default_branch=branch)
+    for number, (name, dialect, owner, repos) in enumerate(SERVERS, 1):
+        if dialect not in kinds:
+            continue
+        branch = "main" if dialect == "drone-1" else ""
+        world = World(dialect, clock=clock, seed=seed + number, default_branch=branch)
         names = [f"{owner}/{repo}" for repo in repos]
         for i, repo in enumerate(names):
             # The busiest has a short time limit, so that some builds run into it while one looks.

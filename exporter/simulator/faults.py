@@ -35,13 +35,13 @@ class Fault:
     """slow: before the headers; trickle: in all; date: how far the Date header is ahead."""
     status: int = 503
     retry_after: str = ""
-    """limit: the header's value, seconds or an HTTP date; empty: no header."""
+    """limit: the header's value, seconds or an HTTP date; empty: no header (ABF: 403, as OpenMandriva's)."""
     to: str = "http://elsewhere.invalid/"
     """redirect: the address, to which the path is added."""
     row: int = 0
     """wrong_types, unknown_status, times: which row of the answer; -1: every one."""
     value: str = "future"
-    """times: future, zero or 1999; unknown_status: the word."""
+    """times: future, zero or 1999; unknown_status: the word (ABF: the code)."""
     size: int = 100_000_000
     """huge: bytes of the answer."""
     struck: int = 0
@@ -101,16 +101,16 @@ def spoil(body: bytes, fault: Fault) -> bytes:
         case "wrong_types":
             change = _mistype
         case "unknown_status":
-            word = fault.value if fault.value not in TIMES else "exploded"
-            change = _set_status(word)
+            change = _set_status(fault.value if fault.value not in TIMES else "exploded")
         case _:
             change = _set_times(TIMES[fault.value])
     answer = msgspec.json.decode(body)
-    rows = answer if isinstance(answer, list) else [answer]
+    listed = answer.get("build_lists") if isinstance(answer, dict) else answer
+    rows = listed if isinstance(listed, list) else [answer]
     for i, row in enumerate(rows):
         if isinstance(row, dict) and fault.row in (-1, i):
-            inner = row.get("build")
-            change(inner if isinstance(inner, dict) else row)
+            held = (row.get(key) for key in ("build", "last_pipeline", "build_list"))
+            change(next((inner for inner in held if isinstance(inner, dict)), row))
     return msgspec.json.encode(answer)
 
 
@@ -134,8 +134,12 @@ def _mistype(row: dict[str, object]) -> None:
 
 
 def _set_status(word: str) -> Callable[[dict[str, object]], None]:
+    """A status is a word, or (ABF) a number: one that is no number is 31337 there."""
+
     def change(row: dict[str, object]) -> None:
-        if "status" in row:
+        if isinstance(row.get("status"), int):
+            row["status"] = int(word) if word.isdecimal() else 31337
+        elif "status" in row:
             row["status"] = word
 
     return change

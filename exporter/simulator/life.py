@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from exporter.simulator.builds import PENDING, Build, Outcome
-from exporter.simulator.history import schedule
+from exporter.simulator.builds import PENDING, RUNNING, Build, Outcome
+from exporter.simulator.history import publish_by, schedule
 from exporter.simulator.invention import PEOPLE, dice, failing, invent, refusal, unbroken
 from exporter.simulator.repos import Repo
 from exporter.simulator.world import World
@@ -66,7 +66,11 @@ class Life:
         place = self.world.repos.get(name)
         if place is None or not place.active:
             return
-        if self._chance.random() < 0.06 and self._deploy(at, place):
+        traits = self.world.traits
+        if traits.hooks and self._chance.random() < 0.06 and self._deploy(at, place):
+            return
+        if traits.intake and traits.hooks and self._chance.random() < 0.03:
+            self.world.filtered_push(name, seconds=self._chance.uniform(0.2, 2), at=at)
             return
         build = invent(
             self.world.seed, name, place.default_branch, place.counter + 1, self.world.traits,
@@ -109,7 +113,8 @@ class Life:
         for repo, build in self.world.open_builds(at):
             waits = build.phase(at) == PENDING and build.event == "push"
             if repo is place and waits and build.ref == new.ref:
-                self.world.finish(place.name, build.number, Outcome.SKIPPED, at=at)
+                by = place.counter + 1
+                self.world.finish(place.name, build.number, Outcome.SKIPPED, overtaken_by=by, at=at)
 
     def _restart(self, repo: str, number: int, at: float) -> None:
         place = self.world.repos.get(repo)
@@ -144,8 +149,10 @@ class Life:
         build.gated = build.gated or review
         self.world.put(place, build)
         begin = at
+        if self.world.traits.intake and build.outcome is not Outcome.ERROR:
+            begin = build.accepted = at + self._chance.uniform(0.1, 1)
         if build.gated:
-            begin = build.reviewed = at + self._chance.uniform(20, 90)
+            begin = build.reviewed = begin + self._chance.uniform(20, 90)
             build.reviewer = self._chance.choice(PEOPLE).login
         if build.outcome is Outcome.TIMEOUT and place.timeout > 2 and at > self.lively - 7200:
             build.outcome, build.legs = Outcome.FAILURE, failing(build.legs, build.number)
@@ -166,6 +173,24 @@ class Life:
             later = build.finished + self._chance.uniform(15, 240)
             name, number = place.name, build.number
             self.world.at(later, lambda then: self._restart(name, number, then))
+        if self.world.traits.publishes:
+            publish_by(build, dice(self.world.seed, place.name, build.number))
+            if build.outcome is Outcome.FAILURE and self._chance.random() < 0.2:
+                self._requeue(start, place.name, build)
+
+    def _requeue(self, start: float, repo: str, build: Build) -> None:
+        """The first report of its failure puts the build back for some seconds."""
+
+        def back(when: float) -> None:
+            if repo in self.world.repos and build.phase(when) == RUNNING:
+                self.world.requeue(repo, build.number, at=when)
+                self.world.at(when + 3, again)
+
+        def again(when: float) -> None:
+            if repo in self.world.repos and build.phase(when) == PENDING:
+                self.world.run(repo, build.number, at=when)
+
+        self.world.at(start + 3, back)
 
     def _show(self, build: Build, outcome: Outcome) -> None:
         traits = self.world.traits

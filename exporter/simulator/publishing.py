@@ -33,20 +33,21 @@ class Publishing(Operators):
             build.touched = now
             self.changed(place, build)
 
-    def vanish(self, repo: str, number: int, *, reuse: bool = False, at: float | None = None) -> None:
-        """The server deletes the build by itself; `reuse`: gives its number to the next one."""
-        with self.moment() as now:
-            when = now if at is None else at
+    def vanish(
+        self, repo: str, number: int, *, after: float = 0.0, reuse: bool = False, at: float | None = None
+    ) -> None:
+        """The server deletes the build by itself, `after` seconds; `reuse`: gives its number out again."""
+        with self.moment(at) as now:
             place, build = self.find(repo, number)
 
             def act(_: float) -> None:
                 if place.live.get(number, build).id == build.id:
                     self.take_out(place, number, reuse=reuse)
 
-            if when > now:
-                self.at(when, act)
+            if after:
+                self.at(now + after, act)
             else:
-                act(when)
+                act(now)
 
     def unconfirmed_until(self, place: Repo, build: Build, when: float) -> None:
         """Plans the end of a cancel that no agent confirms: the build is deleted."""

@@ -15,8 +15,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from exporter.simulator import abf_api, drone05, drone08, drone1_api, woodpecker_api
-from exporter.simulator.faults import Fault, padding, proxy_page, spoil
-from exporter.simulator.wire import HTML, JSON_UTF8, TEXT, Answer, Ask, read_query
+from exporter.simulator.faults import Fault, padding
+from exporter.simulator.spoiling import spoiled
+from exporter.simulator.wire import JSON_UTF8, Answer, Ask, read_query
 from exporter.simulator.world import World
 
 ANSWER: dict[str, Callable[[World, Ask], Answer]] = {
@@ -97,7 +98,7 @@ class Application:
             case "date":
                 now += fault.seconds
             case _:
-                made = _spoiled(self.world, scope["path"], made, fault)
+                made = spoiled(self.world, scope["path"], made, fault)
         await _send(send, made, now)
 
     async def _pause(self, seconds: float) -> None:
@@ -120,38 +121,11 @@ class Application:
         await send({"type": "http.response.body", "body": b""})
 
 
-def _spoiled(world: World, path: str, made: Answer, fault: Fault) -> Answer:
-    """The answer that stands in for `made`."""
-    version = [pair for pair in made.headers if pair[0].startswith("X-Drone")]
-    match fault.kind:
-        case "limit":
-            after = [("Retry-After", fault.retry_after)] if fault.retry_after else []
-            return Answer(429, b"too many requests\n", TEXT, after)
-        case "status":
-            return Answer(fault.status, proxy_page(fault.status), "text/html")
-        case "not_found":
-            return Answer(404, b'{"message":"Not Found"}' if world.traits.stages else b"", made.type, version)
-        case "not_admin":
-            if world.traits.stages:
-                return Answer(403, b'{"message":"Forbidden"}', "application/json")
-            return Answer(413, b"User not authorized", TEXT, version)
-        case "community":
-            return Answer(501, b'{"message":"Not Implemented"}', "application/json")
-        case "redirect":
-            return Answer(302, b"", HTML, [("Location", fault.to.rstrip("/") + path)])
-        case "html":
-            return Answer(200, b"<!DOCTYPE html><html><body>sign in</body></html>", HTML, version)
-        case _:
-            if made.type.startswith("application/json") and made.body:
-                made.body = spoil(made.body, fault)
-            return made
-
-
 def _head(made: Answer, now: float, length: int | None) -> MutableMapping[str, Any]:
     headers = [(b"date", formatdate(now, usegmt=True).encode())]
     if made.type:
         headers.append((b"content-type", made.type.encode()))
-    if length is not None and made.status != 204:
+    if length is not None and made.status not in (204, 304):
         headers.append((b"content-length", str(length).encode()))
     headers += [(k.lower().encode(), v.encode()) for k, v in made.headers]
     return {"type": "http.response.start", "status": made.status, "headers": headers}

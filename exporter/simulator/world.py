@@ -97,7 +97,7 @@ class World(Publishing):
         """A push that comes to nothing: its build is seen for a moment, then gone, and so is its number."""
         with self.moment(at) as now:
             number = self.start_build(repo, intake=math.inf, at=now)
-            self.vanish(repo, number, reuse=True, at=now + seconds)
+            self.vanish(repo, number, after=seconds, reuse=True, at=now)
             return number
 
     def short_builds(
