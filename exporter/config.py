@@ -82,8 +82,8 @@ class ServerSettings(Settings):
     proxy: fields.WebAddress | None = None
     """HTTP proxy through which the server is reached."""
     allow_writes: StrictBool = False
-    """Whether `build-exporter builds restart` and `cancel` may change anything there; the token's user needs
-    the right to push to the repo."""
+    """Whether `build-exporter builds` may restart and cancel there (ABF: cancel, publish and reject); the
+    token's user needs the right to."""
 
     @field_validator("name")
     @classmethod

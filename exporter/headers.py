@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 HOUR = 3600.0
 LONGEST_RETRY_AFTER = HOUR
@@ -27,6 +28,19 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     if (date := unix_time(value)) is None:
         return None
     return min(max(date - now, 0.0), LONGEST_RETRY_AFTER)
+
+
+def place_of(location: str) -> str:
+    """Scheme, host and port of a redirect's target, without what else it may hold."""
+    try:
+        parts = urlsplit(location)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "an address that is none"
+    if not host:
+        return "another path of its own"
+    shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in host[:253])
+    return f"{parts.scheme or 'http'}://{shown}" + (f":{port}" if port else "")
 
 
 def left_of_hour(now: float) -> float:

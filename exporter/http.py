@@ -22,7 +22,7 @@ from exporter.connections import (
     Gate,
     explanation,
 )
-from exporter.headers import Quota, is_used_up, left_of_hour, retry_after, unix_time
+from exporter.headers import Quota, is_used_up, left_of_hour, place_of, retry_after, unix_time
 from exporter.telemetry import Reason, Telemetry
 
 LARGEST_BODY = 64 << 20
@@ -205,9 +205,23 @@ class Session:
             )
         return answer
 
+    def elsewhere(self, url: str) -> "Session":
+        """A session for a server that this one names: bounded alike, without the token."""
+        return Session(
+            name=self.name,
+            url=url,
+            telemetry=self.telemetry,
+            timeout=self._timeout,
+            ca_file=self._ca_file,
+            proxy=self._proxies.get("http"),
+            clock=self._clock,
+            sleep=self._sleep,
+        )
+
     def without_token(self, text: str) -> str:
         """The text with token and password, should a server have sent them back, left out."""
-        for secret in filter(None, (self._token, self._password)):
+        sent = self._authorization.rpartition(" ")[2]
+        for secret in filter(None, (sent, self._token, self._password)):
             text = text.replace(secret, "<secret>")
         return text
 
@@ -233,7 +247,7 @@ class Session:
         if status in REDIRECTS:
             reason: Reason = "status"
             what = (
-                f"a redirect to {_place(answer.headers.get('Location', ''))}, which is not followed "
+                f"a redirect to {place_of(answer.headers.get('Location', ''))}, which is not followed "
                 "(the token was not sent there): set `url` to the address that the server is really at"
             )
         else:
@@ -329,16 +343,3 @@ class Session:
         if self._ca_file and not self._ca_file.is_file():
             return self.fault("tls", path, "there is no file where `ca_file` says")
         return self.fault("refused", path, NO_WAY)
-
-
-def _place(location: str) -> str:
-    """Scheme, host and port of a redirect's target, without what else it may hold."""
-    try:
-        parts = urlsplit(location)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        return "an address that is none"
-    if not host:
-        return "another path of its own"
-    shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in host[:253])
-    return f"{parts.scheme or 'http'}://{shown}" + (f":{port}" if port else "")

@@ -202,7 +202,7 @@ def test_the_list_goes_on_over_pages_as_far_as_the_server_has_them(
     pages = ("GET", "/api/repos/{}/{}/builds")
     ci.requests.clear()
     assert builds("list", "octo/old", "--status", "blocked", "--json").json == []
-    assert ci.requests[pages] == {"drone-0.5": 1, "drone-0.8": 20, "drone-1": 10}[dialect]
+    assert ci.requests[pages] == {"drone-0.5": 1}.get(dialect, 10)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -16,7 +16,7 @@ from exporter.cli.builds_find import DENIED, MISSING, UNFIT, code_of
 from exporter.cli.common import SERVER
 from exporter.http import ServerError, Session
 from exporter.model import Build, Status, Step
-from exporter.servers import Line, Server
+from exporter.servers import Line, Publisher, Server
 from exporter.servers.operations import change
 from exporter.telemetry import Telemetry
 
@@ -323,6 +323,103 @@ def test_errors_of_builds_are_told() -> None:
     ):
         with server_of(system) as (server, replay):
             assert build_in(server, replay, name).error == words
+
+
+# ABF: decisions about packages, and logs that are files
+
+DECIDED = {
+    "rosa-cancel": (7, None),
+    "rosa-cancel-refused": (7, (UNFIT, "answered 422: it neither waits nor runs")),
+    "rosa-cancel-forbidden": (12, (DENIED, "may not do that, or it neither waits nor runs")),
+    "om-cancel": (7, None),
+    "om-cancel-refused": (7, (UNFIT, "answered 422: it neither waits nor runs")),
+    "rosa-publish": (1, None),
+    "rosa-publish-refused": (12, (DENIED, "may not do that, or there is nothing of it to publish")),
+    "om-publish": (1, None),
+    "rosa-reject-publish": (3, None),
+    "rosa-reject-refused": (12, (UNFIT, "answered 422: there is nothing of it to reject")),
+}
+"""The build list, and what comes of it: nothing, or the exit code and how the sentence ends."""
+
+
+@pytest.fixture
+def abf() -> Iterator[tuple[Server, Replay]]:
+    with replaying("abf", "rosa-arches") as replay:
+        server = opened(replay, Telemetry(), allow_writes=True)
+        yield server, replay
+        server.session.close()
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_decisions_about_packages(name: str, abf: tuple[Server, Replay]) -> None:
+    server, replay = abf
+    replay.play(name)
+    number, refusal = DECIDED[name]
+    assert isinstance(server, Publisher)
+    decide = {"cancel": server.cancel, "publish": server.publish, "reject": server.reject}[name.split("-")[1]]
+    if refusal is None:
+        decide("import/hello", number)
+    else:
+        with pytest.raises(ServerError) as caught:
+            decide("import/hello", number)
+        assert (code_of(caught.value), caught.value.message[-len(refusal[1]) :]) == refusal
+    assert replay.asked[-1].startswith(f"PUT /api/v1/build_lists/{number}/")
+
+
+def test_a_limit_of_requests_is_no_lack_of_rights(abf: tuple[Server, Replay]) -> None:
+    server, replay = abf
+    replay.play("om-rate-limited", at="PUT /api/v1/build_lists/7/cancel.json")
+    with pytest.raises(ServerError, match="this hour's requests are all made") as caught:
+        server.cancel("import/hello", 7)
+    assert (caught.value.reason, code_of(caught.value)) == ("limit", SERVER)
+
+
+def test_logs_are_files_that_are_read_without_the_token(abf: tuple[Server, Replay]) -> None:
+    server, replay = abf
+    with replaying("abf") as store:
+        shown = recording("abf", "rosa-show-with-packages-and-logs")
+        row = shown["body"]["build_list"]
+        for file in row["logs"]:
+            path = file["url"].removeprefix("https://file-store.example.com")
+            file["url"] = store.url + path
+            text = f"+ {file['file_name']}\n\x1b[31mred\x1b[0m\n".encode()
+            store.answers[path] = {"status": 200, "headers": {"Content-Type": "text/plain"}, "body": text}
+        replay.answers[f"/api/v1/build_lists/{row['id']}.json"] = shown
+        step = Step(name="build", status=Status.FAILURE)
+        assert server.log("import/hello", row["id"], step) == [
+            Line(text, 0, file)
+            for file in ("build.log", "root.log")
+            for text in (f"+ {file}", "\x1b[31mred\x1b[0m")
+        ]
+        assert store.tokens == [None, None]
+        assert replay.tokens[-1] is not None
+        store.answers.clear()
+        with pytest.raises(ServerError, match=r"file build\.log is not on the file store any more") as caught:
+            server.log("import/hello", row["id"], step)
+        assert caught.value.missing
+        store.answers[store.asked[0]] = {"status": 502, "headers": {}, "body": ""}
+        with pytest.raises(ServerError, match="answered 502"):
+            server.log("import/hello", row["id"], step)
+    for url in ("file:///etc/passwd", "/etc/passwd", "http://[", "ftp://127.0.0.1/x"):
+        row["logs"][0]["url"] = url
+        with pytest.raises(ServerError, match=r"file build\.log has no address on a file store"):
+            server.log("import/hello", row["id"], step)
+
+
+def test_of_a_build_that_runs_the_tail_is_shown(abf: tuple[Server, Replay]) -> None:
+    server, replay = abf
+    shown = recording("abf", "rosa-show-started")
+    number = shown["body"]["build_list"]["id"]
+    replay.answers[f"/api/v1/build_lists/{number}.json"] = shown
+    tail = f"/build_lists/{number}/log"
+    replay.serve(tail, {"log": "one\ntwo\n", "building": True})
+    step = Step(name="build", status=Status.RUNNING)
+    assert server.log("import/hello", number, step) == [Line("one"), Line("two")]
+    replay.serve(tail, {"log": "Log not available yet.", "building": False})
+    with pytest.raises(ServerError, match="it has not ended"):
+        server.log("import/hello", number, step)
+    with pytest.raises(ServerError, match="the server has no log of it"):
+        server.log("import/hello", number, Step(name="build", status=Status.FAILURE))
 
 
 # What a session sends

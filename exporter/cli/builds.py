@@ -1,7 +1,6 @@
 """`build-exporter builds`: look at builds where they are, on the server, and restart or cancel one."""
 
 from collections.abc import Iterable, Iterator
-from itertools import count
 from pathlib import Path
 
 import click
@@ -9,8 +8,9 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from exporter.cli.builds_change import cancel, restart
+from exporter.cli.builds_change import cancel, publish, reject, restart
 from exporter.cli.builds_find import (
+    LONGEST_ERROR,
     BuildsGroup,
     Place,
     chosen,
@@ -27,9 +27,12 @@ from exporter.cli.common import GOOD, console, say, say_error
 from exporter.fields import fits
 from exporter.http import ServerError
 from exporter.model import Build, Status, Step
+from exporter.servers import Server
 
-DEEPEST = 1000
-"""Builds of a repo that are looked at for those which are wanted."""
+MOST_PAGES = 10
+"""Pages of a repo's builds that are looked through for those which are wanted, beside the pages shown."""
+MOST_LOOKS = 10
+"""Looks at a feed that tells what is open some at a time (ABF)."""
 STYLES = {
     Status.SUCCESS: "green",
     Status.FAILURE: "bold red",
@@ -73,11 +76,12 @@ def list_builds(
 ) -> int:
     """List the newest builds of REPO.
 
-    With --branch or --status, those that fit of the newest 1000.
+    With --branch or --status, those that fit of the newest ten pages that the server has.
     """
     place = find(config_path, name, repo)
     found: list[Build] = []
-    for row in newest(place, repo):
+    pages = MOST_PAGES + limit // place.server.limits.page_size
+    for row in newest(place, repo, pages):
         if branch is not None and not fits(row.branch, (branch,)):
             continue
         build = place.explained(row)
@@ -89,14 +93,12 @@ def list_builds(
     return GOOD
 
 
-def newest(place: Place, repo: str) -> Iterator[Build]:
-    """The builds of a repo, newest first, down to the deepest that is looked at."""
-    seen = 0
-    for page in count(1):
+def newest(place: Place, repo: str, pages: int) -> Iterator[Build]:
+    """The builds on the first pages of a repo's list, newest first."""
+    for page in range(1, pages + 1):
         answer = place.server.builds(repo, page)
         yield from answer.builds
-        seen += answer.rows
-        if answer.rows < place.server.limits.page_size or seen >= DEEPEST:
+        if answer.rows < place.server.limits.page_size:
             return
 
 
@@ -115,7 +117,7 @@ def running(config_path: Path, name: str | None, as_json: bool) -> int:
             place = connect(config, settings)
             found += [(place, build) for build in open_builds(place)]
         except ServerError as error:
-            say_error(error.message)
+            say_error(one_line(error.message, LONGEST_ERROR))
             code = code_of(error)
     show_builds(found, as_json)
     return code
@@ -123,15 +125,28 @@ def running(config_path: Path, name: str | None, as_json: bool) -> int:
 
 def open_builds(place: Place) -> list[Build]:
     """The builds that are open, the oldest first."""
-    rows: Iterable[Build] | None = place.server.open_builds()
+    server = place.server
+    rows: Iterable[Build] | None = server.open_builds() if server.limits.lists_repos else told(server)
     if rows is None:
         say_error(
             f"server {place.name}: this token gets no list of open builds: only the newest were looked at"
         )
-        recent = [repo.newest for repo in place.server.repos(brief=True) if repo.newest]
-        rows = {(row.repo, row.number): row for row in (*recent, *place.server.feed("")[0])}.values()
+        recent = [repo.newest for repo in server.repos(brief=True) if repo.newest]
+        rows = {(row.repo, row.number): row for row in (*recent, *server.feed("")[0])}.values()
     found = [place.explained(row) for row in rows if row.status.open]
     return sorted((b for b in found if b.status.open), key=lambda b: b.started or b.created or b.run)
+
+
+def told(server: Server) -> list[Build]:
+    """What a feed without a beginning tells first: all that is open."""
+    found: dict[int, Build] = {}
+    cursor = ""
+    for _ in range(MOST_LOOKS):
+        rows, cursor = server.feed(cursor)
+        found |= {row.number: row for row in rows}
+        if not rows:
+            break
+    return list(found.values())
 
 
 @builds.command(short_help="One build with its steps.")
@@ -231,5 +246,5 @@ def _step_text(place: Place, step: Step, width: int) -> Text:
     return text
 
 
-for command in (logs, restart, cancel):
+for command in (logs, restart, cancel, publish, reject):
     builds.add_command(command)

@@ -11,7 +11,7 @@ from exporter.cli.builds_find import UNFIT, Command, Place, StopError, find, wit
 from exporter.cli.builds_text import one_line, record, to_json, without_secrets
 from exporter.cli.common import GOOD, USAGE, say
 from exporter.model import Build, Status, Word
-from exporter.servers import Operation
+from exporter.servers import Operation, Publisher
 
 LOOKS = 5
 """Looks, a second apart, at a build that was told to stop: its agent reports a moment later."""
@@ -60,6 +60,44 @@ def cancel(config_path: Path, name: str | None, as_json: bool, repo: str, number
     else:
         what = f"ended by itself before it could be stopped: {build.status.word}"
         raise StopError(UNFIT, f"server {place.name}: {repo} {number} {what}")
+    return GOOD
+
+
+@click.command(short_help="Publish what a build made (ABF).")
+@with_yes
+def publish(config_path: Path, name: str | None, as_json: bool, repo: str, number: int, yes: bool) -> int:
+    """Have the packages of build NUMBER of REPO published (ABF)."""
+    place = find(config_path, name, repo)
+    server = publisher(place, Operation.PUBLISH)
+    agreed_on(place, Operation.PUBLISH, repo, number, yes)
+    server.publish(repo, number)
+    return decided(place, repo, number, as_json)
+
+
+@click.command(short_help="Refuse to publish what a build made (ABF).")
+@with_yes
+def reject(config_path: Path, name: str | None, as_json: bool, repo: str, number: int, yes: bool) -> int:
+    """Say that the packages of build NUMBER of REPO are not to be published (ABF)."""
+    place = find(config_path, name, repo)
+    server = publisher(place, Operation.REJECT)
+    agreed_on(place, Operation.REJECT, repo, number, yes)
+    server.reject(repo, number)
+    return decided(place, repo, number, as_json)
+
+
+def publisher(place: Place, operation: Operation) -> Publisher:
+    """The server; raises `StopError` where it publishes nothing."""
+    if not isinstance(place.server, Publisher):
+        raise place.lacks(operation)
+    return place.server
+
+
+def decided(place: Place, repo: str, number: int, as_json: bool) -> int:
+    """Says what the server has made of a decision so far."""
+    build = place.build(repo, number)
+    steps = [step.status.word for step in build.steps if step.name == "publish"]
+    now = f"publishing is {steps[-1]}" if steps else "publishing has not begun"
+    report(place, build, "asked", f"{repo} {number}: the server took it; {now}", as_json)
     return GOOD
 
 

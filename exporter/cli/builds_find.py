@@ -22,6 +22,8 @@ from exporter.telemetry import Telemetry
 DENIED, MISSING, UNFIT, UNABLE = 4, 5, 6, 7
 """Exit codes of `builds` alone: no right; not there; its state does not allow it; not offered there."""
 
+LONGEST_ERROR = 1000
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -40,10 +42,10 @@ class BuildsGroup(click.Group):
         try:
             return super().invoke(ctx)
         except StopError as stop:
-            say_error(str(stop))
+            say_error(one_line(str(stop), LONGEST_ERROR))
             return stop.code
         except ServerError as error:
-            say_error(error.message)
+            say_error(one_line(error.message, LONGEST_ERROR))
             return code_of(error)
         except BrokenPipeError:
             # Who reads has seen enough (`| head`); nothing is left to be written at the end.
@@ -114,8 +116,12 @@ class Place:
     def offers(self, operation: Operation) -> None:
         """Raises `StopError` where the server's API has no such thing."""
         if operation not in self.server.limits.operations:
-            what = f"server {self.name}: {self.server.dialect} offers no {operation} through its API"
-            raise StopError(UNABLE, what)
+            raise self.lacks(operation)
+
+    def lacks(self, operation: Operation) -> StopError:
+        """Why a command ends that the server's API has nothing for."""
+        what = f"server {self.name}: {self.server.dialect} offers no {operation} through its API"
+        return StopError(UNABLE, what)
 
 
 def chosen(config_path: Path, name: str | None) -> tuple[Config, list[ServerSettings]]:
@@ -155,7 +161,18 @@ def find(config_path: Path, name: str | None, repo: str) -> Place:
 def _listing(config: Config, settings: ServerSettings, repo: str) -> Place | None:
     try:
         place = connect(config, settings)
-        return place if any(row.name == repo for row in place.server.repos(brief=True)) else None
+        return place if _lists(place.server, repo) else None
     except ServerError as error:
         what = f"{error.message}; so it is not known where {repo} is: say it with --server"
         raise StopError(code_of(error), what) from None
+
+
+def _lists(server: Server, repo: str) -> bool:
+    if server.limits.lists_repos:
+        return any(row.name == repo for row in server.repos(brief=True))
+    try:
+        return bool(server.builds(repo, 1).builds)
+    except ServerError as error:
+        if error.status != 404:
+            raise
+        return False

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -10,7 +12,7 @@ from exporter.cli.builds_find import MISSING, Place, StopError, find, with_build
 from exporter.cli.builds_text import PLAIN, log_line, one_line, to_json
 from exporter.cli.common import GOOD, USAGE, say, say_error
 from exporter.model import Build, Status, Step
-from exporter.servers import Line, Operation
+from exporter.servers import Line, Operation, Server
 
 
 @click.command(short_help="What a step of a build printed.")
@@ -64,9 +66,24 @@ def _of_failure(place: Place, build: Build) -> tuple[Step, list[Line]]:
     first, others = steps[0], [one_line(step.name) for step in steps[1:]]
     code = f", exit code {first.exit_code}" if first.exit_code else ""
     also = f"; so did {', '.join(others)}" if others else ""
-    lines = place.server.log(build.repo, build.number, first)
+    lines = whole_log(place.server, build, first)
     say_error(f"log of {one_line(first.name)} ({first.status.word}{code}){also}")
     return first, lines
+
+
+def whole_log(
+    server: Server, build: Build, step: Step, sleep: Callable[[float], object] = time.sleep
+) -> list[Line]:
+    """The log of a step; just after its end it is read until two answers are alike, where lines come late."""
+    lines = server.log(build.repo, build.number, step)
+    late = server.limits.late_lines
+    while step.finished and server.session.server_now() - step.finished < late:
+        before = len(lines)
+        sleep(1.0)
+        lines = server.log(build.repo, build.number, step)
+        if len(lines) == before:
+            break
+    return lines
 
 
 def failing(build: Build) -> list[Step]:
@@ -87,11 +104,11 @@ def _by_name(place: Place, build: Build, wanted: str) -> tuple[Step, list[Line]]
         names = ", ".join(one_line(step.name) for step in steps)
         raise StopError(USAGE, f"several steps are called {one_line(wanted)}: {names}")
     if steps:
-        return steps[0], place.server.log(build.repo, build.number, steps[0])
+        return steps[0], whole_log(place.server, build, steps[0])
     if place.server.limits.job_logs:
         job, _, inner = wanted.rpartition("/")
         for step in named(build, job) if job else failing(build) or build.steps:
-            lines = place.server.log(build.repo, build.number, step)
+            lines = whole_log(place.server, build, step)
             if part := [line for line in lines if line.step == inner]:
                 return step, part
     raise StopError(MISSING, f"no step of it is called {one_line(wanted)}: it has {_names(build)}")

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from exporter.http import Session
 from exporter.model import Build, Repo, Step, User
@@ -15,6 +15,8 @@ class Operation(StrEnum):
     LOG = "log"
     RESTART = "restart"
     CANCEL = "cancel"
+    PUBLISH = "publish"
+    REJECT = "reject"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Line:
     seconds: int = 0
     """When it was printed, counted from the beginning of its step."""
     step: str = ""
-    """Which step of a job printed it, where a log is that of a whole job (0.5)."""
+    """The step or file that it is of, where a log holds several (`Limits.job_logs`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +70,10 @@ class Limits:
     """The number of a build that vanished is given out again, with a later `created` and a higher `id`
     (Woodpecker): that is no sign that the server was rebuilt."""
     job_logs: bool = False
-    """A step's log is that of a whole job, whose own steps are named in its lines (0.5)."""
-    operations: frozenset[Operation] = frozenset(Operation)
+    """A step's log is that of a whole job (0.5) or build (ABF), whose own steps or files its lines name."""
+    late_lines: int = 0
+    """Seconds after the end of a step in which lines of its log still come in (Woodpecker)."""
+    operations: frozenset[Operation] = frozenset({Operation.LOG, Operation.RESTART, Operation.CANCEL})
     """What its API offers beyond reading builds."""
 
 
@@ -155,4 +159,17 @@ class Server(Protocol):
 
         `ServerError.unfit` where nothing of it can be stopped.
         """
+        ...
+
+
+@runtime_checkable
+class Publisher(Server, Protocol):
+    """A server whose builds are packages, which somebody may have published (ABF)."""
+
+    def publish(self, repo: str, number: int) -> None:
+        """Ask the server to publish what was built; `ServerError.unfit` where there is nothing to publish."""
+        ...
+
+    def reject(self, repo: str, number: int) -> None:
+        """Say that what was built is not to be published."""
         ...

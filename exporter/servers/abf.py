@@ -13,6 +13,7 @@ from exporter.filters import BuildListFilter
 from exporter.http import ServerError, Session
 from exporter.model import Build, Repo, Status, Step, User
 from exporter.servers import Limits, Line, Operation, Page, Recall
+from exporter.servers.abf_logs import read_logs
 from exporter.servers.abf_search import LISTS, ROWS_AT_ONCE, Search
 from exporter.servers.abf_wire import (
     CANCELING,
@@ -74,7 +75,8 @@ class Abf:
             restart_in_place=True,
             lists_repos=False,
             sparse_numbers=True,
-            operations=frozenset({Operation.CANCEL}),
+            job_logs=True,
+            operations=frozenset(Operation) - {Operation.RESTART},
         )
         self.session = session
         self._public_url = public_url.rstrip("/")
@@ -184,22 +186,31 @@ class Abf:
         return self._take(row, self._recall.newest([number]), keep=False)[1]
 
     def log(self, repo: str, number: int, step: Step) -> list[Line]:  # noqa: ARG002
-        raise self._not_offered(number, "has its logs as files, which its page links")
+        return read_logs(self.session, number, step)
 
     def restart(self, repo: str, number: int) -> Build | None:  # noqa: ARG002
-        raise self._not_offered(number, "is restarted on its page alone")
+        raise self.session.fault("status", f"{LISTS}/{number}", "is restarted on its page alone")
 
     def cancel(self, repo: str, number: int) -> None:  # noqa: ARG002
-        try:
-            change(self.session, "PUT", f"{LISTS}/{number}/cancel.json", "cancel")
-        except ServerError as error:
-            if error.status != 422:
-                raise
-            what = "answered 422: it neither waits nor runs"
-            raise self.session.fault("status", f"{LISTS}/{number}", what, status=422, unfit=True) from None
+        self._change(number, "cancel", "it neither waits nor runs")
 
-    def _not_offered(self, number: int, what: str) -> ServerError:
-        return self.session.fault("status", f"{LISTS}/{number}", what)
+    def publish(self, repo: str, number: int) -> None:  # noqa: ARG002
+        self._change(number, "publish", "there is nothing of it to publish")
+
+    def reject(self, repo: str, number: int) -> None:  # noqa: ARG002
+        self._change(number, "reject_publish", "there is nothing of it to reject")
+
+    def _change(self, number: int, action: str, unfit: str) -> None:
+        try:
+            change(self.session, "PUT", f"{LISTS}/{number}/{action}.json", action)
+        except ServerError as error:
+            if error.status not in {403, 422} or error.reason == "limit":
+                raise
+            right = "the token's user may not do that, or " if error.status == 403 else ""
+            what = f"answered {error.status}: {right}{unfit}"
+            raise self.session.fault(
+                error.reason, f"{LISTS}/{number}", what, status=error.status, unfit=not right
+            ) from None
 
     def _unsettled(self) -> list[int]:
         """What is open at first contact, the oldest first."""

@@ -10,6 +10,10 @@ from exporter.servers.wire import Shape, text
 LONGEST_WORDS = 200
 STDOUT, STDERR, EXIT_CODE, PROGRESS = 0, 1, 2, 4
 """Kinds of log lines; 3 is for machines."""
+NO_RIGHT = {
+    403: "the token's user has no right to change it",
+    404: "the token's user has no right to change it (Drone calls that push or write), or it is not there",
+}
 
 
 class LogRow(msgspec.Struct, gc=False):
@@ -47,16 +51,21 @@ def log_answer(session: Session, path: str, step: Step) -> Answer:
     answer = session.ask(path, "log")
     if answer.status != 404:
         return session.check(answer)
+    raise no_log(session, path, step)
+
+
+def no_log(session: Session, path: str, step: Step) -> ServerError:
+    """The fault of a step that has no log, with why it may have none."""
     if step.status is Status.SKIPPED:
         why = "it never ran, so it has no log"
     elif step.status.open:
         why = "it has not ended, and the server shows its log only then"
     else:
         why = "the server has no log of it: not yet (it may take half a minute), or no more"
-    raise session.fault("status", path, f"step {step.name}: {why}", status=404, missing=True)
+    return session.fault("status", path, f"step {step.name}: {why}", status=404, missing=True)
 
 
-def lines(out: str, kind: int, *, seconds: int, step: str = "") -> list[Line]:
+def lines(out: str, kind: int = STDOUT, *, seconds: int = 0, step: str = "") -> list[Line]:
     """The lines that one entry of a log holds; none where it is for machines alone."""
     if kind == EXIT_CODE:
         return [Line(f"exit code {out}", seconds, step)]
@@ -74,17 +83,18 @@ def change(session: Session, method: Method, path: str, operation: str) -> Answe
     answer = session.ask(path, operation, method=method)
     if answer.status == 204:
         return answer
-    if answer.status == 404:
-        what = (
-            "the token's user has no right to change it (Drone calls that push or write), or it is not there"
-        )
-        raise session.fault("auth", path, f"answered 404: {what}", status=404)
     if said := words_of(session, answer):
         # Drone 0.8 says 500 where others say 400, with a sentence that begins so.
         unfit = answer.status < 500 or said.startswith("cannot ")
         what = f"answered {answer.status}: {said}"
         raise session.fault("status", path, what, status=answer.status, unfit=unfit)
-    return session.check(answer)
+    try:
+        return session.check(answer)
+    except ServerError as error:
+        if error.status not in NO_RIGHT or error.reason == "limit":
+            raise
+        what = f"answered {error.status}: {NO_RIGHT[error.status]}"
+        raise session.fault("auth", path, what, status=error.status) from None
 
 
 def change_each(session: Session, method: Method, paths: list[str], operation: str) -> None:

@@ -22,6 +22,8 @@ from exporter.servers.woodpecker_wire import (
 )
 
 PAGE_SIZE = 50
+LATE_LINES = 30
+"""Seconds after the end of a step in which lines of its log were seen to come in, and some more."""
 OTHER_MAJORS = re.compile(r"[0-2]\.")
 
 ACCOUNT = Shape(Account)
@@ -40,7 +42,7 @@ class Woodpecker:
 
     def __init__(self, session: Session, public_url: str) -> None:
         self.name = session.name
-        self.limits = Limits(feed_rows=50, page_size=PAGE_SIZE, reuses_numbers=True)
+        self.limits = Limits(feed_rows=50, page_size=PAGE_SIZE, reuses_numbers=True, late_lines=LATE_LINES)
         self.session = session
         self._public_url = public_url.rstrip("/")
         self._version = ""
