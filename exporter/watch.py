@@ -8,7 +8,7 @@ to history. How each dialect is asked is in `exporter.servers`; its limits come 
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
 
@@ -179,6 +179,8 @@ class Watch:
             self.load()
         if self.roster.server is not None:
             with self._ledger.transaction() as conn:
+                # SQLite writes nothing where nothing changes.
+                watched.write_server(conn, replace(self.roster.server, last_poll=-1.0))
                 watched.write_server(conn, self.roster.server)
 
     def _connect(self) -> Connected:

@@ -102,6 +102,7 @@ def test_a_disk_that_fails_and_works_again(
 
         fail(process.process.pid)
         until("the end of readiness", lambda: process.get("/readyz").status_code == 503)
+        until("the end of polling", lambda: "polling stops" in process.log)
         asked = ci.requests.total()
         for _ in range(3):
             number = world.start_build("octo/hello", running=True)
