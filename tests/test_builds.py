@@ -25,7 +25,7 @@ from exporter.cli.common import BAD, GOOD, SERVER, USAGE
 from exporter.servers import Limits, Line, Operation
 from exporter.simulator import Clock, Leg, Running, StepPlan, World, serve
 
-DIALECTS = ("drone-0.5", "drone-0.8", "drone-1")
+DIALECTS = ("drone-0.5", "drone-0.8", "drone-1", "woodpecker")
 REPO = "octo/hello"
 OPERATIONS = Path(__file__).parent.parent / "docs/operations.md"
 LEG = Leg("linux", (StepPlan("clone"), StepPlan("test", exit_code=3), StepPlan("notify", always=True)))
@@ -199,10 +199,11 @@ def test_the_list_goes_on_over_pages_as_far_as_the_server_has_them(
     found = builds("list", "octo/old", "--limit", "120", "--json").json
     newest = {"drone-0.5": 50}.get(dialect, 120)
     assert [build["number"] for build in found] == list(range(1500, 1500 - newest, -1))
-    pages = ("GET", "/api/repos/{}/{}/builds")
     ci.requests.clear()
     assert builds("list", "octo/old", "--status", "blocked", "--json").json == []
-    assert ci.requests[pages] == {"drone-0.5": 1}.get(dialect, 10)
+    lists = {"/api/repos/{}/{}/builds", "/api/repos/{}/pipelines"}
+    pages = sum(count for (_, route), count in ci.requests.items() if route in lists)
+    assert pages == {"drone-0.5": 1}.get(dialect, 10)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -312,6 +313,97 @@ def test_a_step_within_the_job_of_0_5(builds: Builds, start: Any) -> None:
     assert (missing.code, missing.error) == (MISSING, "no step of it is called deploy: it has GO=1.7, GO=1.8")
 
 
+def test_lines_that_come_late_are_waited_for(
+    builds: Builds, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.servers.woodpecker.LATE_LINES", 2)
+    ci = start("woodpecker")
+    ci.world.log_delay = 1.5
+    now = ci.world.clock.now()
+    number = failed(
+        ci, started=now - 60, finished=now, at=now - 61, legs=[Leg("w", (StepPlan("test", exit_code=1),))]
+    )
+    assert builds("logs", REPO, str(number)).out.splitlines()[-1] == "make: *** [test] Error 1"
+    read = ("GET", "/api/repos/{}/logs/{}/{}")
+    assert ci.requests[read] in {3, 4}
+    ci.requests.clear()
+    old = failed(ci)
+    assert builds("logs", REPO, str(old)).code == GOOD
+    assert ci.requests[read] == 1, "what ended long ago is read once"
+
+
+# ABF
+
+ABF_REPO = "import/hello"
+BUILT = Leg("", (StepPlan("chroot"), StepPlan("build"), StepPlan("tests")))
+BROKEN = Leg("", (StepPlan("chroot"), StepPlan("build", exit_code=1), StepPlan("tests")))
+
+
+def packaged(abf: Running, outcome: str = "success", leg: Leg = BUILT) -> int:
+    """A build list that has ended."""
+    now = abf.world.clock.now()
+    return abf.world.start_build(
+        ABF_REPO, started=now - 600, finished=now - 400, at=now - 700, outcome=outcome, legs=[leg]
+    )
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_reading_abf(several: bool, builds: Builds, start: Any) -> None:
+    if several:
+        start("drone-1", "drone")
+    abf = start("abf", "abf", ABF_REPO)
+    good, bad = packaged(abf), packaged(abf, "failure", BROKEN)
+    runs = abf.world.start_build(ABF_REPO, running=True, at=abf.world.clock.now() - 900)
+    waits = abf.world.start_build(ABF_REPO)
+    listed = builds("list", ABF_REPO, "--json").json
+    assert [(b["number"], b["status"]) for b in listed] == [
+        (waits, "pending"), (runs, "running"), (bad, "failure"), (good, "success"),
+    ]  # fmt: skip
+    assert [b["number"] for b in builds("list", ABF_REPO, "--json", "--status", "failure").json] == [bad]
+    assert {b["number"] for b in builds("running", "--json").json} == {runs, waits}
+    shown = builds("show", ABF_REPO, str(bad)).out.splitlines()
+    assert shown[0] == f"{ABF_REPO} {bad} on abf: failure (3m20s)"
+    assert shown[-1].split() == ["└──", "build", "failure"]
+    log = builds("logs", ABF_REPO, str(bad))
+    assert log.error == "log of build (failure)"
+    assert {line.split(" | ")[0] for line in log.out.splitlines()} == {"build.log", "root.log"}
+    one = builds("logs", ABF_REPO, str(good), "root.log").out.splitlines()
+    assert {line.split(" | ")[0] for line in one} == {"root.log"}
+    assert builds("logs", ABF_REPO, str(runs)).out.splitlines() == ["+ rpmbuild -ba"]
+    assert builds("show", ABF_REPO, "99").code == MISSING
+    assert builds("show", "import/other", str(good)).code == MISSING
+    assert builds("list", "import/other").code == MISSING
+
+
+def test_changing_abf(builds: Builds, start: Any) -> None:
+    abf = start("abf", "ci", ABF_REPO)
+    abf.world.openmandriva = True  # which publishes at once
+    abf.world.anonymous_access = False
+    first, second, broken = packaged(abf), packaged(abf), packaged(abf, "failure", BROKEN)
+    done = builds("publish", ABF_REPO, str(first), "--yes")
+    assert (done.code, done.err) == (GOOD, "")
+    assert done.out == f"server ci: {ABF_REPO} {first}: the server took it; publishing is running\n"
+    done = builds("reject", ABF_REPO, str(second), "--yes", "--json")
+    assert done.json["outcome"] == "asked"
+    assert builds("show", ABF_REPO, str(second), "--json").json["steps"][-1]["status"] == "cancelled"
+    done = builds("reject", ABF_REPO, str(broken), "--yes")
+    assert (done.code, done.error.partition("answered ")[2]) == (
+        UNFIT,
+        "422: there is nothing of it to reject",
+    )
+    done = builds("publish", ABF_REPO, str(broken), "--yes")
+    assert done.code == DENIED
+    assert done.error.endswith("the token's user may not do that, or there is nothing of it to publish")
+    runs = abf.world.start_build(ABF_REPO, running=True, at=abf.world.clock.now() - 900)
+    done = builds("cancel", ABF_REPO, str(runs), "--yes", "--json")
+    assert done.json["outcome"] in {"asked", "cancelled"}
+    done = builds("restart", ABF_REPO, str(broken), "--yes")
+    assert (done.code, done.error) == (UNABLE, "server ci: abf offers no restart through its API")
+    drone = start("drone-1", "drone")
+    done = builds("publish", REPO, str(failed(drone)), "--yes")
+    assert (done.code, done.error) == (UNABLE, "server drone: drone-1 offers no publish through its API")
+
+
 # Which server
 
 
@@ -396,7 +488,7 @@ def test_a_cancel(dialect: str, admin: bool, builds: Builds, start: Any) -> None
     leg = ("DELETE", "/api/repos/{}/{}/builds/{}/{}") in ci.requests
     assert (whole, leg) == {
         "drone-0.5": (False, True), "drone-0.8": (True, not admin), "drone-1": (True, False),
-    }[dialect]  # fmt: skip
+    }.get(dialect, (False, False))  # fmt: skip
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -404,7 +496,7 @@ def test_a_cancel_of_what_waits(dialect: str, builds: Builds, start: Any) -> Non
     ci = start(dialect)
     number = ci.world.start_build(REPO)
     done = builds("cancel", REPO, str(number), "--yes", "--json")
-    if dialect == "drone-1":
+    if dialect in {"drone-1", "woodpecker"}:
         assert done.json["outcome"] == "cancelled"
         assert done.json["build"]["status"] == "cancelled"
     else:
@@ -509,7 +601,7 @@ def test_an_operation_that_a_dialect_lacks(
         ("not_admin", {}, DENIED, "the token's user has no right to read it"),
         ("status", {"status": 401}, DENIED, "the token was not accepted"),
         ("status", {"status": 403}, DENIED, "the token's user has no right to read it"),
-        ("not_found", {}, MISSING, "there is no such build, or the token's user may not read it"),
+        ("not_found", {}, MISSING, ", or the token's user may not read it"),
         ("community", {}, UNABLE, "this edition of the server does not have it"),
         ("limit", {}, SERVER, "wants fewer requests"),
         ("status", {"status": 500}, SERVER, "look at the log of the server"),
@@ -527,11 +619,11 @@ def test_faults_are_one_sentence_and_a_code_of_their_class(
 ) -> None:
     ci = start(dialect)
     number = failed(ci)
-    ci.world.faults.add(fault, f"/builds/{number}$", **options)
+    ci.world.faults.add(fault, f"/(builds|pipelines)/{number}$", **options)
     done = builds("show", REPO, str(number))
     assert (done.code, done.out) == (code, "")
     assert words in done.error
-    assert done.error.startswith(f"server ci: /api/repos/{REPO}/builds/{number}: ")
+    assert re.match(f"server ci: /api/repos/({REPO}/builds|1/pipelines)/{number}: ", done.error)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -539,7 +631,7 @@ def test_builds_and_repos_that_are_not_there(dialect: str, builds: Builds, start
     start(dialect)
     done = builds("show", REPO, "99")
     assert done.code == MISSING
-    assert "there is no such build" in done.error
+    assert re.search("there is no such (build|pipeline)", done.error)
     unknown = builds("list", "octo/other")
     assert (unknown.code, unknown.out) == (MISSING, "")
     assert "not there, or the token's user may not read it" in unknown.error

@@ -14,6 +14,9 @@ from exporter.cli.common import GOOD, USAGE, say, say_error
 from exporter.model import Build, Status, Step
 from exporter.servers import Line, Operation, Server
 
+MOST_READINGS = 30
+"""Readings of a log, a second apart, after the first."""
+
 
 @click.command(short_help="What a step of a build printed.")
 @with_build
@@ -74,15 +77,14 @@ def _of_failure(place: Place, build: Build) -> tuple[Step, list[Line]]:
 def whole_log(
     server: Server, build: Build, step: Step, sleep: Callable[[float], object] = time.sleep
 ) -> list[Line]:
-    """The log of a step; just after its end it is read until two answers are alike, where lines come late."""
-    lines = server.log(build.repo, build.number, step)
-    late = server.limits.late_lines
-    while step.finished and server.session.server_now() - step.finished < late:
-        before = len(lines)
-        sleep(1.0)
-        lines = server.log(build.repo, build.number, step)
-        if len(lines) == before:
+    """The log of a step, read again just after its end until no more lines come, where they come late."""
+    before = lines = server.log(build.repo, build.number, step)
+    for _ in range(MOST_READINGS):
+        late = server.session.server_now() - step.finished < server.limits.late_lines
+        if not step.finished or (not late and lines == before):
             break
+        sleep(1.0)
+        before, lines = lines, server.log(build.repo, build.number, step)
     return lines
 
 

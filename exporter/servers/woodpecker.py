@@ -22,7 +22,7 @@ from exporter.servers.woodpecker_wire import (
 )
 
 PAGE_SIZE = 50
-LATE_LINES = 30
+LATE_LINES = 5
 """Seconds after the end of a step in which lines of its log were seen to come in, and some more."""
 OTHER_MAJORS = re.compile(r"[0-2]\.")
 
