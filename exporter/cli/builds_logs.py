@@ -34,7 +34,7 @@ def logs(
     """Print the log of a step of build NUMBER of REPO: of the one that failed, or of STEP.
 
     STEP is a name that `show` shows, with or without its stage; on Drone 0.5 also that of a step within the
-    job. Colours are kept on a terminal alone.
+    job, on ABF that of a file. Colours are kept on a terminal alone.
     """
     place = find(config_path, name, repo)
     place.offers(Operation.LOG)
