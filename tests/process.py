@@ -169,7 +169,7 @@ class Exporter:
     def wait(self, seconds: float = 10.0) -> int:
         """Its exit code, once it has ended."""
         code = self.process.wait(seconds)
-        expect_clean(self.directory, self.log)
+        expect_clean(self.directory, self.log + self.output)
         return code
 
     def stop(self) -> int:

@@ -85,6 +85,32 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
     )
 
 
+def test_kills_before_the_first_look_has_ended(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    worlds = {name: World(dialect, clock=Clock.real()) for name, dialect in WORLDS.items()}
+    for name, world in worlds.items():
+        world.add_repo(f"{name}/api", builds=HISTORY, days=30)
+        world.start_build(f"{name}/api", running=True)
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(serve(world)) for name, world in worlds.items()}
+        configure(tmp_path, *(entry(tmp_path, *server) for server in servers.items()))
+        process = stack.enter_context(exporter(tmp_path))
+        for _ in range(4):
+            process.started()
+            time.sleep(chance.uniform(0, 0.4))
+            process.kill()
+            process.start()
+        process.ready()
+        for name, world in worlds.items():
+            world.finish(f"{name}/api", HISTORY + 1)
+        until("every end in the ledger", lambda: is_complete(tmp_path, worlds.values()))
+        assert process.stop() == 0
+    ledger = Contents(tmp_path / "ledger.db")
+    assert ledger.integrity == [("ok",)]
+    assert set(ledger.builds) == {run for world in worlds.values() for run in runs_of(world)}
+    assert ledger.ends == {(f"{name}/api", "push", "success"): 1 for name in worlds}
+
+
 def make_world(name: str, dialect: str, clock: Clock, chance: random.Random) -> World:
     """A server with history, and an open build of each branch and event that will be seen."""
     world = World(dialect, clock=clock, seed=chance.randrange(1 << 30))
