@@ -23,7 +23,7 @@ from exporter.ledger.prune import prune
 from exporter.log import logger
 from exporter.model import Build, User
 from exporter.roster import Roster
-from exporter.servers import Server
+from exporter.servers import Server, not_counted
 from exporter.telemetry import Telemetry
 
 Task = Literal["watch", "sweep", "import"]
@@ -187,6 +187,9 @@ class Watch:
         if self._connected is None:
             server = self._open_server()
             self.user = server.whoami()
+            if not server.limits.counted:
+                server.session.close()
+                raise not_counted(server)
             gaps = GapReader(server, self._intake)
             follower = Follower(
                 server,

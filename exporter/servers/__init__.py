@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from exporter.http import Session
+from exporter.http import ServerError, Session
 from exporter.model import Build, Repo, Step, User
 
 
@@ -60,6 +60,8 @@ class Limits:
     """Seconds by which the server's list of repos may lag behind (0.8: 72 h, 0.5: 15 min)."""
     repos_limit: int = 0
     """Repos that a user can see at most (0.5 on SQLite: 999); 0: no limit."""
+    counted: bool = True
+    """Its builds become metrics. Where not, this version only shows and changes them (`builds`)."""
     lists_repos: bool = True
     """`repos()` tells all of them. Where not (ABF), it tells those that this process met: one that is not
     among them is not gone, and one that is new there may have been built before."""
@@ -173,3 +175,13 @@ class Publisher(Server, Protocol):
     def reject(self, repo: str, number: int) -> None:
         """Say that what was built is not to be published."""
         ...
+
+
+def not_counted(server: Server) -> ServerError:
+    """Why the builds of a server become no metrics yet."""
+    return server.session.fault(
+        "shape",
+        "/",
+        f"speaks {server.dialect}: this version shows its builds (`build-exporter builds`) and does not "
+        "count them yet",
+    )

@@ -73,6 +73,7 @@ class Abf:
             feed_rows=0,
             page_size=PAGE_SIZE,
             restart_in_place=True,
+            counted=False,
             lists_repos=False,
             sparse_numbers=True,
             job_logs=True,

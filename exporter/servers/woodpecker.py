@@ -31,7 +31,8 @@ PROGRAM = Shape(Program)
 FEED = Shape(FeedRow)
 PIPELINES = Shape(PipelineRow)
 PIPELINE = Shape(SinglePipeline)
-REPOS = Shape(RepoRow)
+REPOS = Shape(RepoRow, spare="last_pipeline")
+"""A repo whose newest build makes no sense is a repo all the same."""
 LOG = Shape(LogRow)
 
 
@@ -42,7 +43,9 @@ class Woodpecker:
 
     def __init__(self, session: Session, public_url: str) -> None:
         self.name = session.name
-        self.limits = Limits(feed_rows=50, page_size=PAGE_SIZE, reuses_numbers=True, late_lines=LATE_LINES)
+        self.limits = Limits(
+            feed_rows=50, page_size=PAGE_SIZE, counted=False, reuses_numbers=True, late_lines=LATE_LINES
+        )
         self.session = session
         self._public_url = public_url.rstrip("/")
         self._version = ""
