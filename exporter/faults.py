@@ -89,6 +89,11 @@ class Faults:
             self._failing.discard(repo.name)
             log.info("a repo can be read again", server=self._name, repo=repo.name)
 
+    def later(self, key: object, seconds: float) -> None:
+        """It was read, and is to be asked for again, though not so soon."""
+        now = self._monotonic()
+        self._attempts[key] = Attempts(now, next=now + seconds)
+
     def forget(self, key: object) -> None:
         """It is not asked for any more."""
         self._attempts.pop(key, None)

@@ -130,6 +130,8 @@ class Follower:
                     self._refused(repo, number, state, error)
                     continue
                 self._faults.good((state, place), repo)
+                if state == ENDING and not build.ended:
+                    self._faults.later((state, place), LOOK_AGAIN)
                 if last_word and build.word is Word.FLEETING:
                     build = replace(build, word=Word.FINAL)
                 told[place] = replace(build, steps=())
@@ -143,13 +145,12 @@ class Follower:
 
     def _give_up_overwritten(self, told: Mapping[Place, Build]) -> None:
         """Where the single build is a later run by now, the row of the one before was its last word."""
-        lost: list[Build] = []
-        if any(build.run > build.created for build in told.values()):
-            for repo, run in self._unsettled(ENDING):
-                build = told.get((repo.id, run.number))
-                if build is not None and run.run < build.run:
-                    lost.append(run.build(repo.name))
-        self._intake.take(lost)
+        if told:
+            self._intake.take(
+                run.build(repo.name)
+                for repo, run in self._unsettled(ENDING)
+                if (build := told.get((repo.id, run.number))) and run.run < build.run
+            )
 
     def _refused(self, repo: RepoState, number: int, state: int, error: ServerError) -> None:
         """A build that cannot be had is gone, ended by its row's own word, or asked for again."""

@@ -148,11 +148,13 @@ class Roster:
 
     def _leave_to_import(self, conn: Connection, state: RepoState, repo: Repo) -> None:
         newest = repo.newest
-        if newest is None or newest.number <= state.highest:
+        top = max(repo.counter, newest.number if newest else 0)
+        if top <= state.highest:
             return
         if self._settings.import_:
-            watched.add_gap(conn, state, state.highest + 1, newest.number, history=True)
-        state.highest, state.highest_created = newest.number, newest.created
+            watched.add_gap(conn, state, state.highest + 1, top, history=True)
+        state.highest = top
+        state.highest_created = newest.created if newest and newest.number == top else 0
         watched.write_repos(conn, [state])
 
     def _set_back(self, now: Moment) -> Iterable[RepoState]:
@@ -185,11 +187,10 @@ class Roster:
 
 def _first_created(server: Server, repo: Repo) -> int:
     """When the repo's first build was created (Unix seconds); 0 where that cannot be told."""
-    newest = repo.newest
-    if newest is None:
+    if not repo.counter:
         return int(server.session.server_now())
-    if newest.number == 1:
-        return newest.created
+    if repo.newest is not None and repo.newest.number == 1:
+        return repo.newest.created
     try:
         return server.build(repo.name, 1).created
     except ServerError as error:

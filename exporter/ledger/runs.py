@@ -156,7 +156,7 @@ def is_overtaken(runs: list[Run], build: Build) -> bool:
 def hear(run: Run, build: Build) -> bool:
     """Writes into `run` what `build` tells: it moves on, never back. True when its state or end was told."""
     run.run = build.run or run.run
-    fits = build.run > 0 or _fits(run, build)
+    fits = build.run > 0 or build.detailed or _fits(run, build)
     if build.run == 0 and build.ended and run.state != ENDING:
         run.row_started, run.row_finished = _row(build)
     if run.state == OPEN:
@@ -203,7 +203,7 @@ def _row(build: Build) -> tuple[int, int]:
 
 
 def _was_queued_later(run: Run, build: Build) -> bool:
-    if run.state == OPEN:
+    if run.state == OPEN or run.run == 0:
         return True
     ran_until = max(run.started, run.finished)
     if run.state == ENDING and ran_until >= build.run:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -87,11 +88,15 @@ class Reading:
 
 
 class Shape(Generic[T]):
-    """How one kind of object is decoded, alone or in a list; `key`: where in an answer the list stands."""
+    """How one kind of object is decoded, alone or in a list.
 
-    def __init__(self, kind: type[T], key: str = "") -> None:
+    `key`: where in an answer the list stands. `spare`: a field that a row is read without when its
+    value makes no sense.
+    """
+
+    def __init__(self, kind: type[T], key: str = "", spare: str = "") -> None:
         self._kind = kind
-        self._key = key
+        self._key, self._spare = key, spare
         self._one = msgspec.json.Decoder(kind)
         rows: Any = list[kind] | None  # type: ignore[valid-type]
         self._list: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
@@ -123,6 +128,9 @@ class Shape(Generic[T]):
                 rows.append(self._convert(row))
             except BROKEN as error:
                 reading.skip(str(error))
+                if self._spare and isinstance(row, dict) and row.pop(self._spare, None) is not None:
+                    with suppress(*BROKEN):
+                        rows.append(self._convert(row))
         return rows, len(found)
 
     def one(self, session: Session, answer: Answer) -> T:
