@@ -31,9 +31,13 @@ To compare with: `runs()` (every run, those overwritten too), `status(run)` (the
 
 Faults: `world.faults.add(kind, path, times=n, …)`, `off(fault)`, `clear()`; kinds are slow, hang,
 trickle, reset, cut (connection closed within the body), limit (429), status, not_found, not_admin,
-community, redirect, html, truncated, wrong_types, unknown_status, times, huge, date. Not faults of the
+community, redirect, html, truncated, wrong_types, unknown_status, times, huge, date; of a stream that is
+connected drop, silence. Not faults of the
 wire: a bad token is any other than `world.token` (ABF: user name of Basic); `world.source_host_down` is a
 source host that denies; `serve(world, tls=(certificate, key))` is a server whose certificate nobody knows.
+
+Change streams (SSE on 0.8, 1.x, Woodpecker, a WebSocket on 0.5) are told what the clock and the acts do;
+most kinds of fault refuse them.
 
 `life.Life` makes builds come and go by the clock and a seed; `demo.demo_worlds(now, kinds=…)` are the
 servers of the demo; `python -m exporter.simulator --help` serves one in a process of its own, steered

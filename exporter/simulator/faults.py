@@ -11,8 +11,10 @@ import msgspec
 Kind = Literal[
     "slow", "hang", "trickle", "reset", "cut",
     "limit", "status", "not_found", "not_admin", "community", "redirect", "html",
-    "truncated", "wrong_types", "unknown_status", "times", "huge", "date",
+    "truncated", "wrong_types", "unknown_status", "times", "huge", "date", "drop", "silence",
 ]  # fmt: skip
+STREAMING = ("drop", "silence")
+"""They befall a stream that is connected: it is closed, or nothing comes any more."""
 TIMES = {"future": 4_102_444_800, "zero": 0, "1999": 915_148_800}
 ROW_TIMES = re.compile("(created|started|finished|enqueued|updated)(_at)?")
 PROXY_PAGE = (
@@ -83,8 +85,16 @@ class Faults:
 
     def strike(self, path: str) -> Fault | None:
         """The fault that befalls this request, counted."""
+        return self._first(path, streaming=False)
+
+    def strike_stream(self, path: str) -> Fault | None:
+        """The fault that befalls a connected stream now, counted at each look."""
+        return self._first(path, streaming=True)
+
+    def _first(self, path: str, *, streaming: bool) -> Fault | None:
         for fault in self.on:
-            if (fault.left is None or fault.left > 0) and fault.path.search(path):
+            fits = (fault.kind in STREAMING) is streaming and fault.path.search(path)
+            if fits and (fault.left is None or fault.left > 0):
                 fault.struck += 1
                 if fault.left is not None:
                     fault.left -= 1

@@ -2,13 +2,12 @@
 
 import asyncio
 import socket
-import struct
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -17,6 +16,20 @@ from uvicorn.server import ServerState
 from exporter.simulator import abf_api, drone05, drone08, drone1_api, woodpecker_api
 from exporter.simulator.faults import Fault, padding
 from exporter.simulator.spoiling import spoiled
+from exporter.simulator.streaming import (
+    EVENTS,
+    FIRST,
+    TRANSPORT,
+    Message,
+    Receive,
+    Send,
+    WebSocket,
+    pause,
+    reset,
+    serve_events,
+    serve_socket,
+)  # fmt: skip
+from exporter.simulator.streams import KINDS, PING, Kind
 from exporter.simulator.wire import JSON_UTF8, Answer, Ask, read_query
 from exporter.simulator.world import World
 
@@ -27,10 +40,6 @@ ANSWER: dict[str, Callable[[World, Ask], Answer]] = {
     "woodpecker": woodpecker_api.answer,
     "abf": abf_api.answer,
 }
-TRANSPORT = "simulator.transport"
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Control = Callable[[Counter[tuple[str, str]], Ask, bytes], Answer]
 
 
@@ -52,38 +61,61 @@ class Application:
         self._answer = ANSWER[world.dialect]
         self._control = control
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         body = b""
-        more = scope["method"] != "GET"
+        method = scope.get("method", "GET")
+        more = method != "GET"
         while more:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         raw = scope["raw_path"].decode("latin-1")
-        ask = Ask(scope["method"], raw, read_query(scope["query_string"]), headers, body=body)
+        ask = Ask(method, raw, read_query(scope["query_string"]), headers, body=body)
         if self._control and raw.startswith("/_sim/"):
             await _send(send, self._control(self.requests, ask, body), self.world.clock.now())
             return
         query = scope["query_string"].decode("latin-1")
+        kind = self._stream(scope["type"], ask)
         with self.world.moment() as now:
             ask.now = now
             fault = self.world.faults.strike(f"{raw}?{query}" if query else raw)
-            made = self._answer(self.world, ask)
-            self.requests[ask.method, made.route] += 1
-        if fault is None:
-            await _send(send, made, now)
-        else:
+            if kind:
+                made = Answer(200, FIRST, EVENTS, list(kind.headers.items()), raw)
+            else:
+                made = self._answer(self.world, ask)
+            self.requests[method, made.route] += 1
+        transport = scope["extensions"][TRANSPORT]["transport"]
+        if scope["type"] == "websocket":
+            if kind:
+                await serve_socket(
+                    self.world, kind, ask, transport, self.stopping, receive, send, fault
+                )  # fmt: skip
+            else:
+                await send({"type": "websocket.close"})
+        elif fault is not None:
             await self._send_spoiled(scope, send, made, now, fault)
+        elif kind:
+            await send(_head(made, now, None))
+            await serve_events(self.world, kind, ask, transport, self.stopping, send)
+        else:
+            await _send(send, made, now)
 
-    async def _send_spoiled(self, scope: Scope, send: Send, made: Answer, now: float, fault: Fault) -> None:
+    def _stream(self, protocol: str, ask: Ask) -> Kind | None:
+        """The stream that is asked for; None where it is something else."""
+        kind = KINDS.get(self.world.dialect)
+        if kind is None or (ask.method, ask.path) != ("GET", kind.path):
+            return None
+        return kind if kind.socket is (protocol == "websocket") else None
+
+    async def _send_spoiled(self, scope: Message, send: Send, made: Answer, now: float, fault: Fault) -> None:
         match fault.kind:
             case "slow":
-                await self._pause(fault.seconds)
+                await pause(self.stopping, fault.seconds)
             case "hang":
-                await self._pause(3600.0)
+                await pause(self.stopping, 3600.0)
             case "reset":
-                _reset(scope["extensions"][TRANSPORT]["transport"])
+                reset(scope["extensions"][TRANSPORT]["transport"])
                 return
             case "cut":
                 await _send(send, made, now, length=len(made.body) + 1000, last=False)
@@ -101,27 +133,19 @@ class Application:
                 made = spoiled(self.world, scope["path"], made, fault)
         await _send(send, made, now)
 
-    async def _pause(self, seconds: float) -> None:
-        """Waits, but no longer than the server lives."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.stopping.wait()
-        except TimeoutError:
-            return
-
     async def _trickle(self, send: Send, made: Answer, now: float, seconds: float) -> None:
         await send(_head(made, now, len(made.body)))
         steps = 20
         size = max(1, len(made.body) // steps)
         for begin in range(0, len(made.body), size):
-            await self._pause(seconds / steps)
+            await pause(self.stopping, seconds / steps)
             await send(
                 {"type": "http.response.body", "body": made.body[begin : begin + size], "more_body": True}
             )
         await send({"type": "http.response.body", "body": b""})
 
 
-def _head(made: Answer, now: float, length: int | None) -> MutableMapping[str, Any]:
+def _head(made: Answer, now: float, length: int | None) -> Message:
     headers = [(b"date", formatdate(now, usegmt=True).encode())]
     if made.type:
         headers.append((b"content-type", made.type.encode()))
@@ -143,13 +167,6 @@ async def _send_chunks(send: Send, made: Answer, now: float, chunks: Iterator[by
     for chunk in chunks:
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
-
-
-def _reset(transport: asyncio.Transport) -> None:
-    """Ends the connection with RST instead of FIN."""
-    sock = transport.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
 
 
 class Running:
@@ -201,7 +218,8 @@ class Running:
         self._loop = asyncio.get_running_loop()
         self._app = Application(self.world, self._control)
         config = uvicorn.Config(
-            self._app, http=_Protocol, ws="none", lifespan="off", log_config=None, access_log=False,
+            self._app, http=_Protocol, ws=WebSocket, ws_ping_interval=PING, ws_ping_timeout=2 * PING,
+            ws_per_message_deflate=False, lifespan="off", log_config=None, access_log=False,
             interface="asgi3", ssl_certfile=self._tls[0], ssl_keyfile=self._tls[1],
         )  # fmt: skip
         config.load()

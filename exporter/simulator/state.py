@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import takewhile
 
 from exporter.simulator.builds import Build
 from exporter.simulator.cache import Cache
@@ -274,6 +275,16 @@ class State:
             return None
         build = repo.get(number)
         return None if build is None else (repo, build)
+
+    def put_in_since(self, build_id: int) -> list[tuple[Repo, Build]]:
+        """The builds with a higher id that are there, the newest first."""
+        found = []
+        for newer in takewhile(lambda i: i > build_id, reversed(self._live)):
+            repo, number = self._live[newer]
+            build = repo.live.get(number)
+            if build is not None and build.id == newer and self.by_id.get(repo.id) is repo:
+                found.append((repo, build))
+        return found
 
     def open_builds(self, now: float) -> list[tuple[Repo, Build]]:
         """Every build that has not ended, oldest id first."""

@@ -13,6 +13,7 @@ from exporter.simulator.builds import (
     NEW,
     PENDING,
     RUNNING,
+    SETTLING,
     WAITING,
     Build,
     Leg,
@@ -60,11 +61,31 @@ def legs_at(build: Build, now: float, *, in_turn: bool = False) -> tuple[LegStat
         return tuple(LegState(leg, Outcome.SKIPPED, at, at) for leg in build.legs)
     if phase == Outcome.ERROR:
         return tuple(LegState(leg, phase, int(begin), build.finished_at(now)) for leg in build.legs)
-    windows = _in_turn(build, begin, end) if in_turn else _side_by_side(build, begin, end)
+    windows = _windows(build, begin, end, in_turn=in_turn)
     return tuple(_leg_at(build, leg, window, now) for leg, window in zip(build.legs, windows, strict=True))
 
 
+def change_times(build: Build, since: float, until: float, *, in_turn: bool = False) -> list[float]:
+    """When the build, a leg or a step of it changes by itself: after `since`, not after `until`."""
+    times = {build.accepted, build.reviewed, build.started, build.finished}
+    if build.outcome is Outcome.CANCELLED and build.reported and build.finished is not None:
+        times.add(build.finished + SETTLING)
+    if build.started is not None and (build.finished is None or build.started < build.finished):
+        cut = build.outcome in INTERRUPTED
+        windows = _windows(build, build.started, build.finished, in_turn=in_turn)
+        for leg, window in zip(build.legs, windows, strict=True):
+            if window is not None:
+                times.update(window)
+                times.update(at for _, *both in _times(leg, *window, cut) for at in both)
+    return sorted(at for at in times if at is not None and since < at <= until and at < math.inf)
+
+
 _Window: TypeAlias = tuple[float, float | None] | None
+
+
+def _windows(build: Build, begin: float, end: float | None, *, in_turn: bool) -> list[_Window]:
+    """When each leg begins and ends."""
+    return _in_turn(build, begin, end) if in_turn else _side_by_side(build, begin, end)
 
 
 def _in_turn(build: Build, begin: float, end: float | None) -> list[_Window]:
