@@ -148,12 +148,13 @@ def test_a_field_cannot_take_the_place_of_another() -> None:
 
 def test_libraries_speak_up_only_to_warn(stream: io.StringIO) -> None:
     setup("debug", "logfmt", [], stream)
-    for name in ("apscheduler.scheduler", "urllib3.connectionpool", "uvicorn.access", "alembic.runtime"):
+    # Modules whose own level nothing in this process sets.
+    for name in ("apscheduler.any", "urllib3.any", "uvicorn.any", "alembic.any"):
         logging.getLogger(name).info("chatter")
         logging.getLogger(name).warning("trouble")
     lines = stream.getvalue().splitlines()
     assert len(lines) == 4
-    assert lines[0].endswith("level=warning msg=trouble logger=apscheduler.scheduler")
+    assert lines[0].endswith("level=warning msg=trouble logger=apscheduler.any")
 
 
 def test_a_second_setup_replaces_the_first(stream: io.StringIO) -> None:
