@@ -45,9 +45,10 @@ class Past:
 
     def rewrite(self, run: Run) -> None:
         """Folds anew what an end belongs to that now reads otherwise."""
-        if self._label(run) != OTHER:
-            self._refold(run.branch, run.event)
-        self._add_others(run, starts=False)
+        branch = self._label(run)
+        if branch != OTHER:
+            self._refold(branch, run.event)
+        self._add_others(run, branch, starts=False)
 
     def add(self, run: Run) -> None:
         """Folds one new end in, which is stored already."""
@@ -57,14 +58,14 @@ class Past:
             head = self._head(key, BranchHead)
             if add_branch_end(head, run.point(), good=run.good, bad=run.bad):
                 self._refold(branch, run.event)
-        self._add_others(run, starts=not (run.by_hand or run.restarted))
+        self._add_others(run, branch, starts=not (run.by_hand or run.restarted))
 
-    def _add_others(self, run: Run, *, starts: bool) -> None:
-        branch = self._label(run)
-        cron = self._names.cron(run.cron, run.when_ended) if run.event == Event.CRON else None
-        if cron is not None and branch != OTHER:
-            head = self._head((CRON, (branch, cron)), CronHead)
-            add_cron_end(head, run.point(), run.created, scheduled=starts)
+    def _add_others(self, run: Run, branch: str, *, starts: bool) -> None:
+        if run.event == Event.CRON and branch != OTHER:
+            cron = self._names.cron(run.cron, run.when_ended)
+            if cron is not None:
+                head = self._head((CRON, (branch, cron)), CronHead)
+                add_cron_end(head, run.point(), run.created, scheduled=starts)
         if run.event == Event.DEPLOYMENT:
             environment = self._names.environment(run.environment, run.when_ended)
             add_environment_end(self._head((ENVIRONMENT, (environment,)), EnvironmentHead), run.point())

@@ -7,6 +7,7 @@ feed's cursor) beside it.
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from sqlalchemy import Connection
 
@@ -50,8 +51,7 @@ def record(
     conn: Connection, repo: RepoState, policy: Policy, builds: Iterable[Build], now: Moment
 ) -> Recorded:
     """Takes in what answers of the server tell of builds of `repo`; the same again changes nothing."""
-    kept = (b for b in builds if not b.ended or (b.finished or b.run or b.created) >= repo.pruned)
-    ordered = sorted(kept, key=lambda b: (b.number, b.run))
+    ordered = sorted(_unpruned(repo, builds), key=attrgetter("number", "run"))
     known = store.runs_of(conn, repo, sorted({b.number for b in ordered}))
     before = {id(run): replace(run) for runs in known.values() for run in runs}
     names = Names(repo.default_branch, policy, store.names_of(conn, repo.id), now.ours)
@@ -62,16 +62,16 @@ def record(
     details: list[tuple[Run, Sequence[Step]]] = []
     seen: dict[tuple[str, str], int] = {}
     for build in ordered:
-        runs = known.setdefault(build.number, [])
-        if is_overtaken(runs, build):
+        runs, ended = known.setdefault(build.number, []), build.ended
+        if runs and is_overtaken(runs, build):
             continue
-        run = match(runs, build)
+        run = match(runs, build) if runs else None
         news = run is None or hear(run, build)
         if run is None:
             run = new_run(repo.id, repo.generation, build)
-            insort(runs, run, key=lambda r: r.run)
+            insort(runs, run, key=attrgetter("run"))
         counts = policy.counts(build.event, build.branch)
-        if news and not build.ended:
+        if news and not ended:
             if run.seen_open < repo.horizon:
                 run.seen_open = max(int(now.server), repo.horizon)
         elif news and run.state in (OPEN, ENDING):
@@ -84,10 +84,10 @@ def record(
                 run.state = ENDING
         if build.detailed:
             _end_doubts(runs, touched)
-        if news and build.ended and build.steps:
+        if news and ended and build.steps:
             details.append((run, build.steps))
         old = before.get(id(run))
-        if run == old:
+        if old is not None and run == old:
             continue
         if old is not None and old.state >= SETTLED and (news or run.key != old.key):
             done.rewritten.append(run)
@@ -106,6 +106,13 @@ def record(
     past.write()
     done.changed = bool(touched)
     return done
+
+
+def _unpruned(repo: RepoState, builds: Iterable[Build]) -> Iterable[Build]:
+    """Without the ends that the ledger had and let go."""
+    if not repo.pruned:
+        return builds
+    return (b for b in builds if not b.ended or (b.finished or b.run or b.created) >= repo.pruned)
 
 
 def _end_doubts(runs: Sequence[Run], touched: dict[int, Run]) -> None:

@@ -149,8 +149,8 @@ def match(runs: list[Run], build: Build) -> Run | None:
 
 
 def is_overtaken(runs: list[Run], build: Build) -> bool:
-    """True when `build` is open although a later run of its number is known: its end cannot come."""
-    return not build.ended and build.run > 0 and bool(runs) and build.run < runs[-1].run
+    """True when `build` is open although a later one of `runs` is known: its end cannot come."""
+    return not build.ended and 0 < build.run < runs[-1].run
 
 
 def hear(run: Run, build: Build) -> bool:
