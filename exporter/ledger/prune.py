@@ -4,22 +4,20 @@ Each repo is pruned in a transaction of its own, so that a poll never waits for 
 """
 
 import json
-from collections.abc import Collection, Mapping
-from typing import TypeAlias
+from collections.abc import Collection
 
 import msgspec
 from sqlalchemy import Connection, delete, select, tuple_
 
-from exporter.ledger.counts import born
+from exporter.ledger.counts import Series, born
 from exporter.ledger.heads import Point
 from exporter.ledger.ledger import Ledger
-from exporter.ledger.names import BRANCH, CRON, SERIES, Name, as_json
+from exporter.ledger.names import BRANCH, CRON, as_json
 from exporter.ledger.schema import SETTLED, builds, heads, names, steps, totals
 from exporter.ledger.store import heads_of, names_of
 from exporter.ledger.watched import RepoState, write_repos
 from exporter.model import Status
 
-Known: TypeAlias = Mapping[tuple[str, str], Name]
 BUILDS_AT_ONCE = 1000
 
 
@@ -88,7 +86,8 @@ def _prune_names(conn: Connection, repo_id: int, builds_before: float, names_bef
     left = {key: name for key, name in known.items() if name.last >= names_before}
     conn.execute(delete(names).where(names.c.repo_id == repo_id, names.c.last < names_before))
     stored = conn.execute(select(totals.c.family, totals.c.labels).where(totals.c.repo_id == repo_id))
-    dead = [(family, labels) for family, labels in stored if not _lives(family, labels, known, left)]
+    announced, alive = born(known), born(left)
+    dead = [(family, labels) for family, labels in stored if not _lives(family, labels, announced, alive)]
     if dead:
         key = tuple_(totals.c.family, totals.c.labels)
         conn.execute(delete(totals).where(totals.c.repo_id == repo_id, key.in_(dead)))
@@ -101,7 +100,7 @@ def _prune_names(conn: Connection, repo_id: int, builds_before: float, names_bef
             conn.execute(delete(heads).where(*of_head))
 
 
-def _lives(family: str, labels: str, known: Known, left: Known) -> bool:
+def _lives(family: str, labels: str, announced: Collection[Series], alive: Collection[Series]) -> bool:
     """True while the names that a series is made of are in use.
 
     What no name announced (`other`, the status `unknown`) lives as long as its neighbours do.
@@ -109,7 +108,4 @@ def _lives(family: str, labels: str, known: Known, left: Known) -> bool:
     values = tuple(json.loads(labels))
     if values and values[-1] == Status.UNKNOWN.word:
         values = (*values[:-1], Status.SUCCESS.word)
-    announced, alive = born(known), born(left)
-    if (family, values) in announced:
-        return (family, values) in alive
-    return any(kind == SERIES for kind, _ in left)
+    return (family, values) in alive if (family, values) in announced else bool(alive)
