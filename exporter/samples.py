@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from exporter.ledger import Policy, RepoFacts, names
+from exporter.ledger import Policy, RepoFacts, is_live, names
 from exporter.ledger.counts import Total, born
 from exporter.ledger.heads import BranchHead, CronHead, EnvironmentHead, Point
 from exporter.ledger.runs import Run
+from exporter.ledger.schema import ENDING
 from exporter.metrics import METRICS, OTHER, Exemplar, Histogram, Sample
 from exporter.model import Status
 
@@ -76,10 +77,13 @@ def _histogram(facts: RepoFacts, total: Total | None, buckets: int) -> Histogram
 
 
 def _heads(facts: RepoFacts) -> Iterator[Sample]:
+    unread = {
+        (run.branch, run.event) for run in facts.open if run.state == ENDING and not is_live(facts.repo, run)
+    }
     for (kind, name), state in facts.heads.items():
         labels = tuple(json.loads(name))
         if kind == names.BRANCH:
-            yield from _branch(facts, labels, _BRANCH_HEAD.decode(state))
+            yield from _branch(facts, labels, _BRANCH_HEAD.decode(state), unread=labels in unread)
         elif kind == names.CRON:
             cron = _CRON_HEAD.decode(state)
             if cron.last:
@@ -93,7 +97,8 @@ def _heads(facts: RepoFacts) -> Iterator[Sample]:
                 yield _gauge(facts, "ci_last_deployment_timestamp_seconds", labels, last.finished)
 
 
-def _branch(facts: RepoFacts, labels: tuple[str, ...], head: BranchHead) -> Iterator[Sample]:
+def _branch(facts: RepoFacts, labels: tuple[str, ...], head: BranchHead, *, unread: bool) -> Iterator[Sample]:
+    """The gauges of a branch and event; `unread`: an end of its history is still to be read singly."""
     last = head.last
     if last is None:
         return
@@ -109,7 +114,7 @@ def _branch(facts: RepoFacts, labels: tuple[str, ...], head: BranchHead) -> Iter
     for family, point in points:
         if point is not None:
             yield _gauge(facts, family, labels, point.finished)
-    if head.good is not None or not facts.importing:
+    if not unread and (head.good is not None or not facts.importing):
         yield _gauge(facts, "ci_consecutive_failures", labels, head.failures)
     if head.expected_duration is not None:
         yield _gauge(facts, "ci_build_expected_duration_seconds", labels, head.expected_duration)

@@ -53,7 +53,7 @@ class Names:
     def branch(self, branch: str, built: int) -> str:
         """The label of `branch`, which has a build from `built` (server's clock)."""
         known = self.known.get((BRANCH, branch))
-        if known is not None and built <= known.last:
+        if known is not None and built <= known.last and not known.slot:
             return branch
         if branch == "" or self.policy.names_branch(branch, self.default_branch):
             self._use(BRANCH, branch, built, slot=False)
@@ -90,8 +90,8 @@ class Names:
         known = self.known.get((kind, name))
         if known is None:
             self.known[kind, name] = Name(slot, self.now, built)
-        elif built > known.last:
-            known.last = built
+        elif built > known.last or (known.slot and not slot):
+            known.last, known.slot = max(built, known.last), slot
         else:
             return False
         self.changed.add((kind, name))
