@@ -5,10 +5,10 @@ import json
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -59,7 +59,8 @@ class Ledger:
         """
         self._url = _read(url)
         self._writing = threading.Lock()
-        self._lock_file: IO[str] | None = None
+        self._closed = False
+        self._held = ExitStack()
         self._writer: Writer | None = None
         self._reads: dict[str, Any] = {"reads": True}
         self.fault: str | None = None
@@ -101,8 +102,10 @@ class Ledger:
                 return
         path = f"{self._url.database}.lock"
         try:
-            self._lock_file = open(path, "a", encoding="ascii")  # noqa: SIM115  # held until close
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with ExitStack() as stack:
+                file = stack.enter_context(open(path, "a", encoding="ascii"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._held = stack.pop_all()
         except BlockingIOError:
             raise self._in_use() from None
         except OSError as error:
@@ -147,6 +150,8 @@ class Ledger:
     def transaction(self) -> Iterator[Connection]:
         """A transaction that writes: all of it is kept, or nothing; one at a time."""
         with self._writing:
+            if self._closed:
+                raise LedgerError(f"ledger: {self.place} is closed")
             begin = self._writer.begin if self._writer else self._engine.begin
             with self._errors(), begin() as conn:
                 yield conn
@@ -197,12 +202,12 @@ class Ledger:
         """Waits for a transaction in flight, though not for ever, then lets go of the ledger."""
         if not self._writing.acquire(timeout=_LAST_WAIT):
             return  # the end of the process undoes what could not be committed
+        self._closed = True
         try:
             if self._writer is not None:
                 self._writer.close()
             self._engine.dispose()
-            if self._lock_file is not None:
-                self._lock_file.close()
+            self._held.close()
         finally:
             self._writing.release()
 
