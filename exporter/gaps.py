@@ -16,9 +16,6 @@ from exporter.ledger.watched import Gap, RepoState
 from exporter.model import Build
 from exporter.servers import Page, Server
 
-ROWS_AT_ONCE = 2000
-"""Rows that are read before they are recorded; a transaction costs a write to the disk."""
-
 
 @dataclass(slots=True)
 class Part:

@@ -15,6 +15,8 @@ from exporter.model import Build, Event, Repo
 from exporter.roster import Roster
 from exporter.telemetry import Telemetry
 
+ROWS_AT_ONCE = 2000
+"""Rows that are read before they are recorded; a transaction costs a write to the disk."""
 PATTERNS_KEPT = 10_000
 """Branches whose match is remembered."""
 
@@ -96,6 +98,29 @@ class Intake:
             raise
         self.changed |= changed
         self._observe(ended, now)
+
+    def take_newest(self, newest: Iterable[Build | None]) -> None:
+        """Takes in those newest builds of repos that read otherwise than what the ledger has.
+
+        An end that is still to be imported is left to the import.
+        """
+        with self._ledger.reading() as conn:
+            known = watched.newest_ended(conn, self._name)
+            gaps = watched.gaps_of(conn, self._name)
+        imports: dict[int, int] = {}
+        for gap in gaps:
+            if gap.history:
+                imports[gap.repo_id] = max(gap.high, imports.get(gap.repo_id, 0))
+        rows: list[Build] = []
+        for row in newest:
+            repo = self._roster.watched(row.repo) if row is not None else None
+            if row is None or repo is None:
+                continue
+            same = known.get(row.repo) == (row.number, row.started, row.finished)
+            if not row.ended or not (same or row.number <= imports.get(repo.id, 0)):
+                rows.append(row)
+        for at in range(0, len(rows), ROWS_AT_ONCE):
+            self.take(rows[at : at + ROWS_AT_ONCE])
 
     def reach(self, listed: Iterable[Repo]) -> None:
         """Notes the numbers that were given out although no row shows their builds: they are to be read."""

@@ -7,7 +7,7 @@ to history. How each dialect is asked is in `exporter.servers`; its limits come 
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
@@ -15,13 +15,12 @@ from typing import Literal
 from exporter.config import ServerSettings
 from exporter.faults import Faults
 from exporter.follow import Follower
-from exporter.gaps import ROWS_AT_ONCE, GapReader, Part
-from exporter.http import ServerError
-from exporter.intake import Intake
+from exporter.gaps import GapReader, Part
+from exporter.http import ServerError, Session
+from exporter.intake import ROWS_AT_ONCE, Intake
 from exporter.ledger import Ledger, LedgerError, Moment, Policy, watched
 from exporter.ledger.prune import prune
-from exporter.log import logger
-from exporter.model import Build, User
+from exporter.model import User
 from exporter.roster import Roster
 from exporter.servers import Server, not_counted
 from exporter.telemetry import Telemetry
@@ -32,8 +31,6 @@ PRUNE = 3600.0
 """Seconds between two looks for what is too old to be kept."""
 IMPORT_SHARE = 0.9
 """Of the time between two looks, so that the next one is never late."""
-
-log = logger(__name__)
 
 
 @dataclass(slots=True)
@@ -73,6 +70,7 @@ class Watch:
         """Set while no cycle runs."""
         self.idle.set()
         self._open_server = open_server
+        self._session: Session | None = None
         self._connected: Connected | None = None
         self._ledger, self._telemetry = ledger, telemetry
         self._clock, self._monotonic, self._stop = clock, monotonic, stop
@@ -123,6 +121,7 @@ class Watch:
                 self._timed("import", lambda: self._import(connected, until))
                 self._prune()
         except ServerError as error:
+            self._connected = None  # by the next look it may be another server
             if not self._stop.is_set():
                 self._faults.server_bad(error)
         except LedgerError as error:
@@ -156,8 +155,8 @@ class Watch:
     def close(self) -> None:
         """Lets a request in flight fail at once, so that a cycle ends by itself."""
         self._stop.set()
-        if self._connected is not None:
-            self._connected.server.session.close()
+        if self._session is not None:
+            self._session.close()
 
     def look(self, connected: Connected) -> None:
         """A sweep where one is due, then the feed and what follows from it."""
@@ -185,10 +184,12 @@ class Watch:
 
     def _connect(self) -> Connected:
         if self._connected is None:
+            if self._session is not None:
+                self._session.close()
             server = self._open_server()
+            self._session = server.session
             self.user = server.whoami()
             if not server.limits.counted:
-                server.session.close()
                 raise not_counted(server)
             gaps = GapReader(server, self._intake)
             follower = Follower(
@@ -222,21 +223,21 @@ class Watch:
                 conn, listed, firsts, server.limits.listing_delay, self._moment()
             )
         self._unlisted |= self._intake.unlisted
-        self._take_newest(repo.newest for repo in wanted)
+        self._intake.take_newest(repo.newest for repo in wanted)
         self._intake.reach(wanted)
         self._swept = self._monotonic()
 
     def _poll(self, connected: Connected) -> None:
         server = connected.server
         rows, cursor = server.feed(self._cursor)
-        before, self._feed = self._feed, {(row.repo, row.number) for row in rows}
+        shown = {(row.repo, row.number) for row in rows}
         self._intake.take(rows)
         if self._intake.unlisted - self._unlisted:
             self._timed("sweep", lambda: self._sweep(connected))
             self._intake.take(rows)
-        if server.limits.feed_rows and before is not None and rows and not before & self._feed:
-            self._take_newest(repo.newest for repo in server.repos(brief=True))
-        self._cursor = cursor
+        if server.limits.feed_rows and shown and self._feed is not None and not shown & self._feed:
+            self._intake.take_newest(repo.newest for repo in server.repos(brief=True))
+        self._feed, self._cursor = shown, cursor
         connected.follower.follow(rows)
         self._read_gaps(connected, history=False, go_on=self._for_a_while(self.settings.poll))
         connected.follower.read_ends(history=False, go_on=self._for_a_while(self.settings.poll))
@@ -246,29 +247,6 @@ class Watch:
         """True until so much time has passed, or the exporter stops: much to read keeps no feed waiting."""
         until = self._monotonic() + seconds
         return lambda: not self._stop.is_set() and self._monotonic() < until
-
-    def _take_newest(self, newest: Iterable[Build | None]) -> None:
-        """Takes in those newest builds that read otherwise than what the ledger has.
-
-        An end that is still to be imported is left to the import.
-        """
-        with self._ledger.reading() as conn:
-            known = watched.newest_ended(conn, self.name)
-            gaps = watched.gaps_of(conn, self.name)
-        imports: dict[int, int] = {}
-        for gap in gaps:
-            if gap.history:
-                imports[gap.repo_id] = max(gap.high, imports.get(gap.repo_id, 0))
-        rows: list[Build] = []
-        for row in newest:
-            repo = self.roster.watched(row.repo) if row is not None else None
-            if row is None or repo is None:
-                continue
-            same = known.get(row.repo) == (row.number, row.started, row.finished)
-            if not row.ended or not (same or row.number <= imports.get(repo.id, 0)):
-                rows.append(row)
-        for at in range(0, len(rows), ROWS_AT_ONCE):
-            self._intake.take(rows[at : at + ROWS_AT_ONCE])
 
     def _read_gaps(self, connected: Connected, *, history: bool, go_on: Callable[[], bool]) -> int:
         """Reads on in every gap that is due: live ones to their end, of history one part each.

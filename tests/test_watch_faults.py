@@ -12,6 +12,8 @@ import requests
 from pydantic import SecretStr
 from rig import DAY, Rig, build, rig
 
+from exporter.simulator import World, serve
+
 DIALECTS = ("drone-0.5", "drone-0.8", "drone-1")
 HELLO = "octo/hello"
 BRANCH = {"repo": HELLO, "branch": "main", "event": "push"}
@@ -200,6 +202,80 @@ def test_gauges_are_withdrawn_10_minutes_after_the_last_success_also_across_a_re
     ci.good_poll(300)
     assert ci.value("ci_builds_running", repo=HELLO) == 1
     assert ci.value("ci_last_build_status", **BRANCH) == 1
+
+
+def test_a_server_that_is_another_one_by_now_is_read_as_what_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after an upgrade from Drone 0.8 to 1.x, with `dialect: auto`."""
+    with rig("drone-0.8", tmp_path) as ci:
+        ci.settle()
+        newer = World("drone-1", clock=ci.clock, seed=2)
+        newer.add_repo(HELLO, default_branch="main")
+        port = ci.running.port
+        ci.running.stop()
+        with serve(newer, port) as ci.running:
+            ci.world = newer
+            ci.poll()
+            build(ci)
+            ci.good_poll(60)
+            assert settled(ci, "success") == 1
+            assert ci.value("ci_server_info", dialect="drone-1", version="1.10.1") == 1
+
+
+def test_what_a_feed_overran_is_looked_for_until_that_succeeds(new: Rig) -> None:
+    names = [f"octo/r{i}" for i in range(60)]
+    new.world.add_repos(names, default_branch="main")
+    build(new)
+    new.settle()
+    fault = new.world.faults.add("status", "latest=true")
+    new.world.short_builds(60, names, over=10)
+    new.poll()
+    assert new.value("ci_server_up") == 0
+    new.world.faults.off(fault)
+    new.good_poll(30)
+    assert new.query("SELECT count(*) FROM builds WHERE counted") == [(60,)]
+
+
+def test_a_request_in_flight_ends_at_once_when_the_exporter_stops(new: Rig) -> None:
+    """Also the first of all."""
+    new.world.faults.add("hang", "/api/user$")
+    new.options["timeout"] = 60.0
+    new.restart()
+    thread = threading.Thread(target=new.watch.cycle)
+    thread.start()
+    while not new.asked("/api/user"):
+        assert thread.is_alive()
+    new.watch.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert new.watch.fault == ""
+
+
+def test_much_to_catch_up_with_keeps_no_feed_waiting(new: Rig) -> None:
+    """Here each question costs a tenth of a second."""
+    new.settle()
+    new.world.short_builds(900, [HELLO], over=10)
+    ours = new.clock.now
+    new.clock.advance(12)
+
+    def passes() -> float:
+        if new.running.requests.total() > passed[0]:
+            passed[0] = new.running.requests.total()
+            new.clock.advance(0.1)
+        return ours()
+
+    passed = [new.running.requests.total()]
+    new.ours = passes
+    new.restart()
+    looks = 0
+    while new.query("SELECT count(*) FROM builds WHERE counted") != [(900,)]:
+        looks += 1
+        before = new.clock.now()
+        new.good_poll(0)
+        assert new.clock.now() - before < 40
+    assert 3 <= looks < 10
+    assert new.query("SELECT count(*) FROM gaps") == [(0,)]
 
 
 # Of one repo
