@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from exporter.http import ServerError
-from exporter.ledger.watched import RepoState
 from exporter.log import logger
 from exporter.telemetry import Telemetry
 
@@ -81,13 +80,13 @@ class Faults:
         known = self._attempts.get(key)
         return known is None or self._monotonic() >= known.next
 
-    def good(self, key: object, repo: RepoState) -> None:
+    def good(self, key: object, repo: str) -> None:
         """It was read."""
         self._timeouts = 0
         self._attempts.pop(key, None)
-        if repo.name in self._failing:
-            self._failing.discard(repo.name)
-            log.info("a repo can be read again", server=self._name, repo=repo.name)
+        if repo in self._failing:
+            self._failing.discard(repo)
+            log.info("a repo can be read again", server=self._name, repo=repo)
 
     def later(self, key: object, seconds: float) -> None:
         """It was read, and is to be asked for again, though not so soon."""
@@ -98,7 +97,7 @@ class Faults:
         """It is not asked for any more."""
         self._attempts.pop(key, None)
 
-    def bad(self, key: object, repo: RepoState, error: ServerError) -> bool:
+    def bad(self, key: object, repo: str, error: ServerError) -> bool:
         """It could not be read: counted, and tried again after longer and longer.
 
         True when that was tried often enough to do without. Raises `error` again where it concerns
@@ -108,9 +107,9 @@ class Faults:
         if error.reason in SERVER_FAULTS or self._timeouts > 1:
             raise error
         self._telemetry.failed(self._name, error.reason)
-        if repo.name not in self._failing:
-            self._failing.add(repo.name)
-            log.warning(str(error), server=self._name, repo=repo.name)
+        if repo not in self._failing:
+            self._failing.add(repo)
+            log.warning(str(error), server=self._name, repo=repo)
         now = self._monotonic()
         tries = self._attempts.setdefault(key, Attempts(now))
         tries.count += 1

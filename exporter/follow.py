@@ -84,7 +84,9 @@ class Follower:
             for repo, run in self._unsettled(ENDING, DOUBTED)
             if (is_live(repo, run) or run.state == DOUBTED) is not history
         }
-        told = self._read((place for place in sorted(unread, reverse=True) if go_on()), ENDING)
+        places = (place for place in sorted(unread, reverse=True) if go_on())
+        # What ended before there was anybody to see it has long said its last word.
+        told = self._read(places, ENDING, last_word=history)
         fleeting = [place for place, build in told.items() if build.word is Word.FLEETING]
         if fleeting and not self._stop.wait(FLEETING):
             told |= self._read(fleeting, ENDING, last_word=True)
@@ -129,7 +131,7 @@ class Follower:
                 except ServerError as error:
                     self._refused(repo, number, state, error)
                     continue
-                self._faults.good((state, place), repo)
+                self._faults.good((state, place), repo.name)
                 if state == ENDING and not build.ended:
                     self._faults.later((state, place), LOOK_AGAIN)
                 if last_word and build.word is Word.FLEETING:
@@ -155,7 +157,7 @@ class Follower:
     def _refused(self, repo: RepoState, number: int, state: int, error: ServerError) -> None:
         """A build that cannot be had is gone, ended by its row's own word, or asked for again."""
         key = (state, (repo.id, number))
-        give_up = self._faults.bad(key, repo, error)
+        give_up = self._faults.bad(key, repo.name, error)
         with self._ledger.reading() as conn:
             runs = store.runs_of(conn, repo, [number]).get(number, [])
         ending = [run.build(repo.name) for run in runs if run.state == ENDING]
@@ -171,9 +173,9 @@ class Follower:
         try:
             row = self._gaps.find_row(repo, number)
         except ServerError as refused:
-            self._faults.bad(lists, repo, refused)
+            self._faults.bad(lists, repo.name, refused)
             return
-        self._faults.good(lists, repo)
+        self._faults.good(lists, repo.name)
         if row is not None:
             self._intake.take([row])
         elif error.missing:

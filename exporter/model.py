@@ -160,6 +160,8 @@ class Repo:
     counter: int = 0
     """The highest build number given out, as far as the answer tells."""
     newest: Build | None = None
+    unseen: bool = False
+    """The list of newest builds does not reach to this repo (0.5 on SQLite, beyond 999 repos)."""
     build_url: str = ""
     """Followed by a build number, the address of that build's page."""
 

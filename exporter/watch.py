@@ -7,7 +7,7 @@ to history. How each dialect is asked is in `exporter.servers`; its limits come 
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
@@ -20,7 +20,7 @@ from exporter.http import ServerError, Session
 from exporter.intake import ROWS_AT_ONCE, Intake
 from exporter.ledger import Ledger, LedgerError, Moment, Policy, watched
 from exporter.ledger.prune import prune
-from exporter.model import User
+from exporter.model import Repo, User
 from exporter.roster import Roster
 from exporter.servers import Server, not_counted
 from exporter.telemetry import Telemetry
@@ -215,7 +215,7 @@ class Watch:
         """Compares every repo's newest build with the ledger: what a feed lost is found here."""
         server = connected.server
         self.user = server.whoami()
-        listed = server.repos()
+        listed = self._completed(connected, server.repos())
         wanted = self.roster.wanted(listed)
         firsts = self.roster.first_builds(server, wanted)
         with self._ledger.transaction() as conn:
@@ -226,6 +226,28 @@ class Watch:
         self._intake.take_newest(repo.newest for repo in wanted)
         self._intake.reach(wanted)
         self._swept = self._monotonic()
+
+    def _completed(self, connected: Connected, listed: Iterable[Repo]) -> list[Repo]:
+        """The list with the newest build of each repo that is to be asked for it by itself.
+
+        A repo that does not answer is left out, unless it is known; then it is compared next time.
+        """
+        found: list[Repo] = []
+        for repo in listed:
+            known = self.roster.repos.get(repo.name)
+            if repo.unseen and repo.active and self.settings.watches(repo.name):
+                try:
+                    rows = connected.server.builds(repo.name, 1).builds
+                except ServerError as error:
+                    self._faults.bad(("newest", repo.name), repo.name, error)
+                    if known is None:
+                        continue
+                else:
+                    self._faults.good(("newest", repo.name), repo.name)
+                    number = max([repo.counter, *(row.number for row in rows)])
+                    repo = replace(repo, newest=next(iter(rows), None), counter=number)
+            found.append(repo)
+        return found
 
     def _poll(self, connected: Connected) -> None:
         server = connected.server
@@ -263,10 +285,10 @@ class Watch:
                 try:
                     part = connected.gaps.read(repo, left, cutoff)
                 except ServerError as error:
-                    given_up = self._faults.bad(gap.id, repo, error)
+                    given_up = self._faults.bad(gap.id, repo.name, error)
                     parts.append(connected.gaps.failed(repo, left, given_up=given_up))
                     break
-                self._faults.good(gap.id, repo)
+                self._faults.good(gap.id, repo.name)
                 parts.append(part)
                 left = part.rest
                 read += 1

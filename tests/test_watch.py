@@ -145,6 +145,21 @@ def test_a_time_limit_is_no_failure(ci: Rig) -> None:
 
 
 @pytest.mark.parametrize("dialect", ["drone-0.5", "drone-0.8"])
+def test_killed_in_history_is_read_once(dialect: str, tmp_path: Path) -> None:
+    with rig(dialect, tmp_path) as ci:
+        for _ in range(3):
+            number = ci.world.start_build(HELLO, running=True)
+            ci.clock.advance(30)
+            ci.world.cancel(HELLO, number, whole=dialect == "drone-0.8", reported=False)
+        ci.clock.advance(60)
+        before = ci.clock.now()
+        ci.good_poll()
+        assert ci.clock.now() == before + 15, "no import waits"
+        assert ci.query("SELECT count(*) FROM builds WHERE state = 2") == [(3,)]
+        assert ci.asked("builds/{}") == 3
+
+
+@pytest.mark.parametrize("dialect", ["drone-0.5", "drone-0.8"])
 @pytest.mark.parametrize("reported", [True, False])
 def test_killed_is_read_again_after_2_seconds(dialect: str, reported: bool, tmp_path: Path) -> None:
     with rig(dialect, tmp_path) as ci:
@@ -395,6 +410,30 @@ def test_beyond_the_50_that_0_5_lists_builds_are_read_one_by_one(old: Rig) -> No
     old.good_poll()
     assert ends(old) == {"success": 72, "failure": 8}
     assert old.value("ci_builds_missing") == 0
+
+
+def test_repos_beyond_those_that_0_5_shows_are_asked_one_by_one_in_a_sweep(old: Rig) -> None:
+    """With SQLite its feed and lists hold the first 999 repos of a user: here 2."""
+    for name in ("octo/b", "octo/x", "octo/y", "octo/z"):
+        old.world.add_repo(name, default_branch="main")
+    old.world.feed_repos = 2
+    for name in ("octo/y", "octo/hello"):
+        build(old, repo=name)
+    old.settle()
+    assert ends(old) == {}
+    for name in ("octo/x", "octo/y", "octo/y", "octo/hello"):
+        build(old, repo=name)
+    old.good_poll(600)
+    assert ends(old) == {"success": 4}
+    failing = old.world.faults.add("status", "octo/x/builds")
+    build(old, repo="octo/x")
+    build(old, repo="octo/z")
+    old.good_poll(600)
+    assert ends(old) == {"success": 5}, "a repo that fails is its own matter"
+    old.world.faults.off(failing)
+    old.good_poll(600)
+    assert ends(old) == {"success": 6}
+    assert old.query("SELECT count(*) FROM repos WHERE missed_sweeps > 0") == [(0,)]
 
 
 def test_a_number_without_a_build_is_gone_and_not_missing(ci: Rig) -> None:

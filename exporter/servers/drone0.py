@@ -257,10 +257,9 @@ class Drone0:
             if reading.repo(row.full_name):
                 build = parse_feed_row(row, reading, self._era, self.limits) if row.number else None
                 newest[row.full_name] = build
-        for name in known:
-            if name not in newest and reading.repo(name):
-                newest[name] = None
-        return [self._repo(name, known.get(name), build) for name, build in newest.items()]
+        found = [self._repo(name, known.get(name), build) for name, build in newest.items()]
+        unseen = [name for name in known if name not in newest and reading.repo(name)]
+        return found + [replace(self._repo(name, known[name], None), unseen=True) for name in unseen]
 
     def feed(self, cursor: str) -> tuple[list[Build], str]:
         return self._builds_of_feed("/api/user/feed", "feed"), cursor
