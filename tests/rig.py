@@ -48,6 +48,7 @@ class Rig:
         self.clock = self.world.clock
         self.ours: Callable[[], float] = self.clock.now
         """The exporter's clock."""
+        self._read: tuple[str, list[tuple[str, dict[str, str], float]]] = ("", [])
         self.open()
 
     def open(self) -> None:
@@ -118,14 +119,17 @@ class Rig:
                 break
         self.good_poll(150)
 
+    def series(self) -> list[tuple[str, dict[str, str], float]]:
+        """Name, labels and value of every series on the page; the same page is read once."""
+        text = self.text()
+        if text != self._read[0]:
+            families = text_string_to_metric_families(text)
+            self._read = text, [(s.name, s.labels, s.value) for family in families for s in family.samples]
+        return self._read[1]
+
     def family(self, name: str) -> list[tuple[dict[str, str], float]]:
         """Labels and value of every series of a family."""
-        return [
-            (sample.labels, sample.value)
-            for family in text_string_to_metric_families(self.text())
-            for sample in family.samples
-            if sample.name == name
-        ]
+        return [(labels, value) for family, labels, value in self.series() if family == name]
 
     def asked(self, route: str) -> int:
         """How many requests there were whose route ends so."""
@@ -133,19 +137,20 @@ class Rig:
 
     def samples(self) -> dict[str, float]:
         """The page: `family{label="value",...}` without `server` → value."""
-        found = {}
-        for family in text_string_to_metric_families(self.text()):
-            for sample in family.samples:
-                labels = {k: v for k, v in sample.labels.items() if k != "server"}
-                found[sample.name + str(sorted(labels.items()))] = sample.value
-        return found
+        return {
+            name + str(sorted((k, v) for k, v in labels.items() if k != "server")): value
+            for name, labels, value in self.series()
+        }
 
     def text(self) -> str:
         return bytes(self.page.render(False, False)).decode()
 
     def value(self, family: str, **labels: str) -> float | None:
         """The value of one series; None where it is absent."""
-        return self.samples().get(family + str(sorted(labels.items())))
+        for found, value in self.family(family):
+            if {key: text for key, text in found.items() if key != "server"} == labels:
+                return value
+        return None
 
     def counted(self, repo: str, status: str, branch: str = "main", event: str = "push") -> float | None:
         return self.value("ci_builds_total", repo=repo, branch=branch, event=event, status=status)

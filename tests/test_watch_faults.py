@@ -475,7 +475,7 @@ def history(ci: Rig, count: int, days: float = 80) -> None:
 def test_an_import_goes_on_where_it_was_cut_off_and_the_newest_come_first(ci: Rig) -> None:
     ci.options["import_rate"] = 0.5
     ci.restart()
-    count = 120 if ci.world.dialect == "drone-0.5" else 450
+    count = 80 if ci.world.dialect == "drone-0.5" else 250
     history(ci, count)
     ci.good_poll()
     left = [(count,)]
