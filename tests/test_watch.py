@@ -631,6 +631,26 @@ def test_a_repo_that_is_listed_again_goes_on(ci: Rig) -> None:
     assert ends(ci) == {"success": 1, "failure": 1}
 
 
+def test_a_repo_made_private_meanwhile_is_its_own_matter(ci: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    ci.world.add_repo("octo/other", default_branch="main")
+    ci.settle()
+    number = ci.world.start_build(HELLO, running=True)
+    ci.good_poll()
+    ci.world.make_private(HELLO)
+    ci.world.set_user(admin=False, repos=["octo/other"])
+    build(ci, "failure", repo="octo/other")
+    for _ in range(5):
+        ci.good_poll(601)
+    assert ci.counted("octo/other", "failure") == 1
+    assert ci.value("ci_builds_running", repo=HELLO) is None
+    assert ci.query("SELECT state FROM builds WHERE repo_id = 1") == [(0,)]
+    assert len([r for r in caplog.records if getattr(r, "fields", {}).get("repo") == HELLO]) == 2
+    ci.world.set_user(repos=[HELLO, "octo/other"])
+    ci.world.finish(HELLO, number)
+    ci.good_poll(601)
+    assert ends(ci) == {"failure": 1, "success": 1}
+
+
 def test_a_source_host_that_is_down_takes_no_repo_and_no_build_away(ci: Rig) -> None:
     ci.world.set_user(admin=False)
     ci.settle()
