@@ -133,7 +133,7 @@ class Follower:
                     continue
                 self._faults.good((state, place), repo.name)
                 if state == ENDING and not build.ended:
-                    self._faults.later((state, place), LOOK_AGAIN)
+                    self._faults.later((state, place), self._poll / 2)
                 if last_word and build.word is Word.FLEETING:
                     build = replace(build, word=Word.FINAL)
                 told[place] = replace(build, steps=())
