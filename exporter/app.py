@@ -73,8 +73,6 @@ class App:
         self.ledger.lock()
         self.ledger.migrate()
         self.work = self._prepare(config)
-        for watch in self.work.watches:
-            watch.load()
 
     def start(self) -> None:
         """Begins to watch and to answer; raises `ListenError`."""
@@ -133,9 +131,6 @@ class App:
             setup(config.log.level, config.log.format, (*config.secrets, *old.secrets))
             self._end(self.work)
             work = self._prepare(config)
-            for watch in work.watches:
-                with suppress(LedgerError):  # else its first look loads it, or says what is wrong
-                    watch.load()
             for name in {w.name for w in self.work.watches} - {w.name for w in work.watches}:
                 self.telemetry.forget(name)
             self.work = work
@@ -162,6 +157,7 @@ class App:
         schedule.watch((watch.name, watch.settings.poll, watch.cycle) for watch in watches)
         schedule.every(TICK, refresher.tick, name="tick", after=TICK)
         schedule.every(MEASURE, refresher.measure, name="measure")
+        refresher.tick()  # what was withdrawn is not shown until the first one
         return Work(config, page, refresher, watches, schedule, stop)
 
     def _watch(
@@ -178,6 +174,8 @@ class App:
             stop=stop,
             clock=self._clock,
         )
+        with suppress(LedgerError):  # else its first look loads it, or says what is wrong
+            watch.load()
         refresher.show(settings.name, Shown(watch.policy, watch.skew, watch.last_poll))
         return watch
 

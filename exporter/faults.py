@@ -15,8 +15,10 @@ LONGEST_BACKOFF = 300.0
 """Seconds for which a server is left alone at most, unless it asks for more."""
 TRIES, TRIED_FOR = 3, 600.0
 """After so many tries or seconds something of a repo is given up; it is asked for at least that often."""
-SERVER_FAULTS = frozenset({"refused", "dns", "tls", "limit"})
+SERVER_FAULTS = frozenset({"dns", "tls", "limit"})
 """Reasons that concern the whole server; others on a repo's path concern that repo."""
+UNANSWERED = frozenset({"timeout", "refused"})
+"""Reasons that are a repo's own while the server answers others."""
 
 
 log = logger(__name__)
@@ -42,7 +44,8 @@ class Faults:
         self._name, self._telemetry, self._poll, self._monotonic = name, telemetry, poll, monotonic
         self._attempts: dict[object, Attempts] = {}
         self._failing: set[str] = set()
-        self._timeouts = 0
+        self._silent: set[str] = set()
+        """What did not answer since the server last did."""
         self._failures, self._not_before = 0, 0.0
         self.server = ""
         """Why the last look at the server failed; empty while all is well."""
@@ -67,6 +70,10 @@ class Faults:
             log.error(fault, server=self._name)
         self.server = fault
 
+    def answered(self) -> None:
+        """The server itself is there: what does not answer after this is that repo's own fault."""
+        self._silent.clear()
+
     def server_good(self) -> None:
         """The look at the server was a success."""
         self._telemetry.up.labels(self._name).set(1)
@@ -82,7 +89,7 @@ class Faults:
 
     def good(self, key: object, repo: str) -> None:
         """It was read."""
-        self._timeouts = 0
+        self._silent.clear()
         self._attempts.pop(key, None)
         if repo in self._failing:
             self._failing.discard(repo)
@@ -101,10 +108,9 @@ class Faults:
         """It could not be read: counted, and tried again after longer and longer.
 
         True when that was tried often enough to do without. Raises `error` again where it concerns
-        the whole server: so does a second answer in a row that does not come.
+        the whole server, as it does when a second repo in a row does not answer.
         """
-        self._timeouts = self._timeouts + 1 if error.reason == "timeout" else 0
-        if error.reason in SERVER_FAULTS or self._timeouts > 1:
+        if error.reason in SERVER_FAULTS:
             raise error
         self._telemetry.failed(self._name, error.reason)
         if repo not in self._failing:
@@ -114,4 +120,8 @@ class Faults:
         tries = self._attempts.setdefault(key, Attempts(now))
         tries.count += 1
         tries.next = now + min(TRIED_FOR, self._poll * 2 ** min(tries.count - 1, 10))
+        if error.reason in UNANSWERED:
+            self._silent.add(repo)
+            if len(self._silent) > 1:
+                raise error
         return tries.are_enough(now)

@@ -1,7 +1,7 @@
 """The builds of one server that are open, and those whose end is to be read singly."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -18,6 +18,7 @@ from exporter.model import Build, Status, Word
 from exporter.roster import Roster
 from exporter.servers import Server
 
+LIST = "the list of open builds"
 FLEETING = 2.0
 """Seconds after which a `killed` that still reads so is final (contracts of Drone 0.5 and 0.8)."""
 LOOK_AGAIN = 60.0
@@ -58,7 +59,7 @@ class Follower:
     def follow(self, rows: Iterable[Build]) -> None:
         """Asks about open builds that neither the feed `rows` nor the list of open builds explain."""
         shown = {(row.repo, row.number): row for row in rows}
-        listed = self._server.open_builds() or ()
+        listed = self._listed()
         self._intake.take(listed)
         shown |= {(row.repo, row.number): row for row in listed}
         asked: list[Place] = []
@@ -74,17 +75,33 @@ class Follower:
         self._looks = looks
         self._read(asked, OPEN)
 
+    def _listed(self) -> Sequence[Build]:
+        """The server's own list of open builds, which a look does without where it fails."""
+        if not self._faults.due(LIST):
+            return ()
+        try:
+            listed = self._server.open_builds() or ()
+        except ServerError as error:
+            self._faults.bad(LIST, LIST, error)
+            return ()
+        self._faults.good(LIST, LIST)
+        return listed
+
     def read_ends(self, *, history: bool, go_on: Callable[[], bool]) -> int:
-        """Reads singly what a row said has ended, the newest first: live ends, or those of history.
+        """Reads singly what a row said has ended: live ends as they came, history by each repo's newest.
 
         Returns how many were read.
         """
-        unread = {
-            (repo.id, run.number)
-            for repo, run in self._unsettled(ENDING, DOUBTED)
-            if (is_live(repo, run) or run.state == DOUBTED) is not history
-        }
-        places = (place for place in sorted(unread, reverse=True) if go_on())
+        unread: dict[int, dict[int, int]] = {}
+        for repo, run in self._unsettled(ENDING, DOUBTED):
+            if (is_live(repo, run) or run.state == DOUBTED) is not history:
+                unread.setdefault(repo.id, {})[run.number] = run.when_ended
+        turns = [
+            (turn if history else ends[number], repo_id, number)
+            for repo_id, ends in unread.items()
+            for turn, number in enumerate(sorted(ends, reverse=True))
+        ]
+        places = ((repo_id, number) for _, repo_id, number in sorted(turns) if go_on())
         # What ended before there was anybody to see it has long said its last word.
         told = self._read(places, ENDING, last_word=history)
         fleeting = [place for place, build in told.items() if build.word is Word.FLEETING]

@@ -6,6 +6,7 @@ moment costs one request and no build.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from sqlalchemy import Connection
 
@@ -110,29 +111,43 @@ class GapReader:
             if bottom > gap.high:
                 return self._single(part)
         if page.rows > len(page.builds) and not gap.history:
-            covered = range(max(bottom, gap.low), gap.high + 1)
-            part.unread = [number for number in covered if number not in numbers]
+            # Looked for beside the rows that can be read: a number may be out of all reason.
+            near = min(numbers, default=gap.low) - self._server.limits.page_size
+            covered = range(max(bottom, gap.low, near), gap.high + 1)
+            unseen = (number for number in covered if number not in numbers)
+            part.unread = list(islice(unseen, 2 * self._server.limits.page_size))
         gap.high = bottom - 1
         return [build for build in page.builds if build.number >= gap.low]
 
     def _find_page(self, repo: RepoState, number: int) -> Page:
-        """The page that holds a number, or would; on 0.5 the only one there is.
+        """The first page that reaches down to a number; on 0.5 the only one there is.
 
-        The first guess is off where builds were removed, or new ones came.
+        The first guess is off where builds were removed, or new ones came: from there the steps are
+        doubled until the page is passed, and then halved.
         """
         limits = self._server.limits
-        at = 1 if limits.history_limit else max(0, repo.highest - number) // limits.page_size + 1
-        page = self._server.builds(repo.name, at)
-        while at > 1 and max((build.number for build in page.builds), default=0) < number:
-            at -= 1
-            page = self._server.builds(repo.name, at)
-        while not limits.history_limit and page.rows >= limits.page_size and _bottom(page) > number:
-            at += 1
-            below = self._server.builds(repo.name, at)
-            if _bottom(below) >= _bottom(page):
+        guess = max(0, repo.highest - number) // limits.page_size + 1
+        pages: dict[int, Page] = {}
+
+        def reaches(at: int) -> bool:
+            page = pages[at] = self._server.builds(repo.name, at)
+            return page.rows < limits.page_size or _bottom(page) <= number
+
+        if limits.history_limit:
+            return self._server.builds(repo.name, 1)
+        above, at, step = 0, guess, 1
+        while not reaches(at):
+            if above and _bottom(pages[at]) >= _bottom(pages[above]):
                 raise self._makes_no_sense(repo, "every page of its list of builds is the same")
-            page = below
-        return page
+            above, at, step = at, at + step, 2 * step
+        step = 1
+        while at - above > 1:
+            middle = max(above + 1, at - step) if above == 0 else (above + at) // 2
+            if reaches(middle):
+                at, step = middle, 2 * step
+            else:
+                above = middle
+        return pages[at]
 
     def _makes_no_sense(self, repo: RepoState, what: str) -> ServerError:
         return self._server.session.fault("shape", repo.name, what, status=200)

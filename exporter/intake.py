@@ -47,7 +47,7 @@ class Intake:
     ) -> None:
         self._ledger = ledger
         self._roster = roster
-        self._name, self._watches = settings.name, settings.watches
+        self._name = settings.name
         self._telemetry = telemetry
         self._moment = moment
         self._show = changed
@@ -57,8 +57,6 @@ class Intake:
         self.policy = policy_of(settings, series_retention)
         self.ended = self.counted = 0
         """Ends settled by this process, and those of them that moved counters."""
-        self.unlisted: set[str] = set()
-        """Repos that had a build and were in no list yet."""
 
     def take(self, builds: Iterable[Build], within: Callable[[Connection], None] | None = None) -> None:
         """Records builds of any repos; `within` writes what else belongs to the same answer.
@@ -78,8 +76,6 @@ class Intake:
                 for name, of_repo in by_repo.items():
                     repo = self._roster.watched(name)
                     if repo is None:
-                        if name not in self._roster.repos and self._watches(name):
-                            self.unlisted.add(name)
                         continue
                     self._renew(conn, repo, of_repo, now)
                     if repo.generation and not (of_repo := store.of_generation(conn, repo, of_repo)):
@@ -189,12 +185,15 @@ def _is_given_again(build: Build, known: Sequence[Run], unread: Sequence[Gap]) -
 def _advance(conn: Connection, repo: RepoState, top: int, created: int, seen: set[int]) -> bool:
     """Moves the repo's highest number on; numbers below it that were not seen become gaps to be read."""
     if top <= repo.highest:
+        if top == repo.highest and created and not repo.highest_created:
+            repo.highest_created = created
+            watched.write_repos(conn, [repo])
         return False
     low = repo.highest + 1
     for number in sorted(number for number in seen | {top + 1} if number >= low):
         if number > low:
             watched.add_gap(conn, repo, low, number - 1, history=False)
         low = number + 1
-    repo.highest, repo.highest_created = top, created or repo.highest_created
+    repo.highest, repo.highest_created = top, created
     watched.write_repos(conn, [repo])
     return True

@@ -1,6 +1,5 @@
 """Keeps the page true: renders what changed, what expired, and withdraws what is not known any more."""
 
-import heapq
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -39,7 +38,6 @@ class Refresher:
         self._page, self._ledger, self._clock = page, ledger, clock
         self._abandoned_after = abandoned_after
         self._servers: dict[str, Shown] = {}
-        self._expiring: list[tuple[float, int]] = []
         self._expires: dict[int, float] = {}
         self._due: set[int] = set()
         self._unshown: set[str] = set()
@@ -74,10 +72,7 @@ class Refresher:
         """Renders what changed by time alone; to be called every few seconds."""
         now = self._clock()
         with self._lock:
-            while self._expiring and self._expiring[0][0] <= now:
-                at, repo_id = heapq.heappop(self._expiring)
-                if self._expires.get(repo_id) == at:
-                    self._due.add(repo_id)
+            self._due.update(repo_id for repo_id, at in self._expires.items() if at <= now)
             due = bool(self._due)
             servers = dict(self._servers)
         for name, shown in servers.items():
@@ -139,7 +134,6 @@ class Refresher:
                 self._keys[repo.id] = key
                 if expires < float("inf"):
                     self._expires[repo.id] = expires
-                    heapq.heappush(self._expiring, (expires, repo.id))
                 else:
                     self._expires.pop(repo.id, None)
 

@@ -54,23 +54,31 @@ class Roster:
             watched.write_server(conn, self.server)
         return self.server
 
+    def is_unmet(self, name: str) -> bool:
+        """True of a repo that is to be watched, and was in no list yet."""
+        return name not in self.repos and self.wants(name)
+
+    def wants(self, name: str) -> bool:
+        """True of a repo that the configuration watches."""
+        return self._settings.watches(name)
+
     def wanted(self, listed: Sequence[Repo]) -> list[Repo]:
         """Those of a sweep's list that are to be watched."""
         return [repo for repo in listed if repo.active and self._settings.watches(repo.name)]
 
-    def first_builds(self, server: Server, wanted: Sequence[Repo]) -> dict[str, int]:
-        """When the first build of each repo was created that earlier sweeps did not list (Unix seconds).
+    def unmet(self, wanted: Sequence[Repo], listing_delay: int) -> list[Repo]:
+        """Those that earlier sweeps did not list, and that may have been made since the last one.
 
         Left out are those whose newest build is too old for the first one to matter.
         """
         if self.server is None or not self.server.last_sweep:
-            return {}
-        since = self._counted_from(self.server, server.limits.listing_delay)
-        return {
-            repo.name: _first_created(server, repo)
+            return []
+        since = self._counted_from(self.server, listing_delay)
+        return [
+            repo
             for repo in wanted
-            if repo.name not in self.repos and (repo.newest is None or repo.newest.created > since)
-        }
+            if repo.name not in self.repos and (repo.newest is None or repo.newest.created >= since)
+        ]
 
     def update(
         self,
@@ -87,7 +95,7 @@ class Roster:
         for repo in self.wanted(listed):
             state = self.repos.get(repo.name)
             if state is None:
-                young = firsts.get(repo.name, 0) > counted_from
+                young = firsts.get(repo.name, 0) >= counted_from
                 state = self._adopt(conn, repo, counted_from if young else None, now)
                 changed.append(state)
             before = replace(state)
@@ -185,8 +193,11 @@ class Roster:
             yield state
 
 
-def _first_created(server: Server, repo: Repo) -> int:
-    """When the repo's first build was created (Unix seconds); 0 where that cannot be told."""
+def first_created(server: Server, repo: Repo) -> int:
+    """When the repo's first build was created (Unix seconds); 0 where that cannot be told.
+
+    Raises `ServerError` where there is no answer.
+    """
     if not repo.counter:
         return int(server.session.server_now())
     if repo.newest is not None and repo.newest.number == 1:

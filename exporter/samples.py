@@ -8,7 +8,7 @@ import msgspec
 
 from exporter.ledger import Policy, RepoFacts, is_live, names
 from exporter.ledger.counts import Total, born
-from exporter.ledger.heads import BranchHead, CronHead, EnvironmentHead, Point
+from exporter.ledger.heads import BranchHead, CronHead, EnvironmentHead, Key, Point
 from exporter.ledger.runs import Run
 from exporter.ledger.schema import ENDING
 from exporter.metrics import METRICS, OTHER, Exemplar, Histogram, Sample
@@ -53,7 +53,7 @@ def _happened(facts: RepoFacts, view: View, expires: list[float]) -> Iterator[Sa
         metric = METRICS[family]
         total = facts.totals.get(key)
         since = total.since if total else series[key]
-        if total and view.now < since + WITHHELD:
+        if total and 0 <= view.now - since < WITHHELD:
             expires.append(since + WITHHELD)
             total = None
         value: float | Histogram = total.value if total else 0.0
@@ -77,13 +77,15 @@ def _histogram(facts: RepoFacts, total: Total | None, buckets: int) -> Histogram
 
 
 def _heads(facts: RepoFacts) -> Iterator[Sample]:
-    unread = {
-        (run.branch, run.event) for run in facts.open if run.state == ENDING and not is_live(facts.repo, run)
-    }
+    unread: dict[tuple[str, ...], Key] = {}
+    for run in facts.open:
+        if run.state == ENDING and not is_live(facts.repo, run):
+            of_branch = (run.branch, run.event)
+            unread[of_branch] = max(run.key, unread.get(of_branch, run.key))
     for (kind, name), state in facts.heads.items():
         labels = tuple(json.loads(name))
         if kind == names.BRANCH:
-            yield from _branch(facts, labels, _BRANCH_HEAD.decode(state), unread=labels in unread)
+            yield from _branch(facts, labels, _BRANCH_HEAD.decode(state), unread=unread.get(labels))
         elif kind == names.CRON:
             cron = _CRON_HEAD.decode(state)
             if cron.last:
@@ -97,16 +99,15 @@ def _heads(facts: RepoFacts) -> Iterator[Sample]:
                 yield _gauge(facts, "ci_last_deployment_timestamp_seconds", labels, last.finished)
 
 
-def _branch(facts: RepoFacts, labels: tuple[str, ...], head: BranchHead, *, unread: bool) -> Iterator[Sample]:
-    """The gauges of a branch and event; `unread`: an end of its history is still to be read singly."""
+def _branch(
+    facts: RepoFacts, labels: tuple[str, ...], head: BranchHead, *, unread: Key | None
+) -> Iterator[Sample]:
+    """The gauges of a branch and event; `unread`: the newest end of its history still to be read singly."""
     last = head.last
     if last is None:
         return
-    yield _gauge(facts, "ci_last_build_status", labels, last.status)
-    yield _gauge(facts, "ci_last_build_number", labels, last.key[1])
-    yield _gauge(facts, "ci_last_build_finished_timestamp_seconds", labels, last.finished)
-    if last.duration is not None:
-        yield _gauge(facts, "ci_last_build_duration_seconds", labels, last.duration)
+    if unread is None or unread < last.key:
+        yield from _last(facts, labels, last)
     points: tuple[tuple[str, Point | None], ...] = (
         ("ci_last_success_timestamp_seconds", head.good),
         ("ci_last_failure_timestamp_seconds", head.bad),
@@ -114,10 +115,18 @@ def _branch(facts: RepoFacts, labels: tuple[str, ...], head: BranchHead, *, unre
     for family, point in points:
         if point is not None:
             yield _gauge(facts, family, labels, point.finished)
-    if not unread and (head.good is not None or not facts.importing):
+    if unread is None and (head.good is not None or not facts.importing):
         yield _gauge(facts, "ci_consecutive_failures", labels, head.failures)
     if head.expected_duration is not None:
         yield _gauge(facts, "ci_build_expected_duration_seconds", labels, head.expected_duration)
+
+
+def _last(facts: RepoFacts, labels: tuple[str, ...], last: Point) -> Iterator[Sample]:
+    yield _gauge(facts, "ci_last_build_status", labels, last.status)
+    yield _gauge(facts, "ci_last_build_number", labels, last.key[1])
+    yield _gauge(facts, "ci_last_build_finished_timestamp_seconds", labels, last.finished)
+    if last.duration is not None:
+        yield _gauge(facts, "ci_last_build_duration_seconds", labels, last.duration)
 
 
 def _open(facts: RepoFacts, view: View, expires: list[float]) -> Iterator[Sample]:

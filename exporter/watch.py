@@ -7,7 +7,7 @@ to history. How each dialect is asked is in `exporter.servers`; its limits come 
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
@@ -20,9 +20,10 @@ from exporter.http import ServerError, Session
 from exporter.intake import ROWS_AT_ONCE, Intake
 from exporter.ledger import Ledger, LedgerError, Moment, Policy, watched
 from exporter.ledger.prune import prune
-from exporter.model import Repo, User
+from exporter.model import User
 from exporter.roster import Roster
 from exporter.servers import Server, not_counted
+from exporter.sweep import Sweeper
 from exporter.telemetry import Telemetry
 
 Task = Literal["watch", "sweep", "import"]
@@ -40,6 +41,7 @@ class Connected:
     server: Server
     gaps: GapReader
     follower: Follower
+    sweeper: Sweeper
 
 
 class Watch:
@@ -83,6 +85,8 @@ class Watch:
         self._feed: set[tuple[str, int]] | None = None
         self._cursor = ""
         self._unlisted: set[str] = set()
+        self._last_gap = 0
+        """Of history the gap that was read last: the others have their turn first."""
         telemetry.add(self.name)
 
     @property
@@ -127,6 +131,10 @@ class Watch:
         except LedgerError as error:
             self.roster.stale = True
             self._faults.stopped(f"polling stops until it can be written: {error}")
+        except Exception:
+            self.roster.stale = True
+            self._faults.stopped("a look failed by a fault of the program; the next line says where")
+            raise
         finally:
             self.tried = True
             self.idle.set()
@@ -204,7 +212,8 @@ class Watch:
                 monotonic=self._monotonic,
                 stop=self._stop,
             )
-            self._connected = Connected(server, gaps, follower)
+            sweeper = Sweeper(server, self._faults, self._intake, self.roster, self._ledger, self._moment)
+            self._connected = Connected(server, gaps, follower, sweeper)
         return self._connected
 
     def _moment(self) -> Moment:
@@ -212,49 +221,19 @@ class Watch:
         return Moment(ours, ours + self.skew())
 
     def _sweep(self, connected: Connected) -> None:
-        """Compares every repo's newest build with the ledger: what a feed lost is found here."""
-        server = connected.server
-        self.user = server.whoami()
-        listed = self._completed(connected, server.repos())
-        wanted = self.roster.wanted(listed)
-        firsts = self.roster.first_builds(server, wanted)
-        with self._ledger.transaction() as conn:
-            self._intake.changed |= self.roster.update(
-                conn, listed, firsts, server.limits.listing_delay, self._moment()
-            )
-        self._unlisted |= self._intake.unlisted
-        self._intake.take_newest(repo.newest for repo in wanted)
-        self._intake.reach(wanted)
+        self.user = connected.server.whoami()
+        connected.sweeper.sweep()
         self._swept = self._monotonic()
-
-    def _completed(self, connected: Connected, listed: Iterable[Repo]) -> list[Repo]:
-        """The list with the newest build of each repo that is to be asked for it by itself.
-
-        A repo that does not answer is left out, unless it is known; then it is compared next time.
-        """
-        found: list[Repo] = []
-        for repo in listed:
-            known = self.roster.repos.get(repo.name)
-            if repo.unseen and repo.active and self.settings.watches(repo.name):
-                try:
-                    rows = connected.server.builds(repo.name, 1).builds
-                except ServerError as error:
-                    self._faults.bad(("newest", repo.name), repo.name, error)
-                    if known is None:
-                        continue
-                else:
-                    self._faults.good(("newest", repo.name), repo.name)
-                    number = max([repo.counter, *(row.number for row in rows)])
-                    repo = replace(repo, newest=next(iter(rows), None), counter=number)
-            found.append(repo)
-        return found
 
     def _poll(self, connected: Connected) -> None:
         server = connected.server
         rows, cursor = server.feed(self._cursor)
+        self._faults.answered()
         shown = {(row.repo, row.number) for row in rows}
         self._intake.take(rows)
-        if self._intake.unlisted - self._unlisted:
+        unlisted = {row.repo for row in rows if self.roster.is_unmet(row.repo)}
+        if unlisted - self._unlisted:
+            self._unlisted = unlisted
             self._timed("sweep", lambda: self._sweep(connected))
             self._intake.take(rows)
         if server.limits.feed_rows and shown and self._feed is not None and not shown & self._feed:
@@ -279,25 +258,30 @@ class Watch:
             gaps = [gap for gap in watched.gaps_of(conn, self.name) if gap.history is history]
         cutoff = int(self._moment().server - self.settings.import_)
         read, parts = 0, list[Part]()
-        for gap in gaps:
-            repo, left = self.roster.by_id[gap.repo_id], gap
-            while go_on() and left.low <= left.high and self._faults.due(gap.id):
-                try:
-                    part = connected.gaps.read(repo, left, cutoff)
-                except ServerError as error:
-                    given_up = self._faults.bad(gap.id, repo.name, error)
-                    parts.append(connected.gaps.failed(repo, left, given_up=given_up))
-                    break
-                self._faults.good(gap.id, repo.name)
-                parts.append(part)
-                left = part.rest
-                read += 1
-                if sum(len(each.builds) for each in parts) >= ROWS_AT_ONCE:
-                    connected.gaps.record(parts)
-                    parts = []
-                if history:
-                    break
-        connected.gaps.record(parts)
+        if history:
+            gaps.sort(key=lambda gap: gap.id <= self._last_gap)
+        try:
+            for gap in gaps:
+                repo, left = self.roster.by_id[gap.repo_id], gap
+                while go_on() and left.low <= left.high and self._faults.due(gap.id):
+                    self._last_gap = gap.id
+                    try:
+                        part = connected.gaps.read(repo, left, cutoff)
+                    except ServerError as error:
+                        given_up = self._faults.bad(gap.id, repo.name, error)
+                        parts.append(connected.gaps.failed(repo, left, given_up=given_up))
+                        break
+                    self._faults.good(gap.id, repo.name)
+                    parts.append(part)
+                    left = part.rest
+                    read += 1
+                    if sum(len(each.builds) for each in parts) >= ROWS_AT_ONCE:
+                        connected.gaps.record(parts)
+                        parts = []
+                    if history:
+                        break
+        finally:
+            connected.gaps.record(parts)
         return read
 
     def _import(self, connected: Connected, until: float) -> None:
@@ -315,8 +299,8 @@ class Watch:
         parts = 1
         with connected.server.session.paced(interval):
             while parts:
-                parts = self._read_gaps(connected, history=True, go_on=go_on)
-                parts += connected.follower.read_ends(history=True, go_on=go_on)
+                parts = connected.follower.read_ends(history=True, go_on=go_on)
+                parts += self._read_gaps(connected, history=True, go_on=go_on)
                 if parts:
                     self._import_due = self._monotonic() + interval
                     self._tell_remaining(connected)

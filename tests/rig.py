@@ -133,7 +133,7 @@ class Rig:
 
     def asked(self, route: str) -> int:
         """How many requests there were whose route ends so."""
-        return sum(n for (_, asked), n in self.running.requests.items() if asked.endswith(route))
+        return sum(n for (_, asked), n in list(self.running.requests.items()) if asked.endswith(route))
 
     def samples(self) -> dict[str, float]:
         """The page: `family{label="value",...}` without `server` → value."""

@@ -1,0 +1,77 @@
+"""A sweep: every repo's newest build against the ledger, so that what a feed lost is found."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from exporter.faults import Faults
+from exporter.http import ServerError
+from exporter.intake import Intake
+from exporter.ledger import Ledger, Moment
+from exporter.model import Repo
+from exporter.roster import Roster, first_created
+from exporter.servers import Server
+
+
+class Sweeper:
+    """Compares what one server lists with what is known of it."""
+
+    def __init__(
+        self,
+        server: Server,
+        faults: Faults,
+        intake: Intake,
+        roster: Roster,
+        ledger: Ledger,
+        moment: Callable[[], Moment],
+    ) -> None:
+        self._server, self._faults = server, faults
+        self._intake, self._roster, self._ledger, self._moment = intake, roster, ledger, moment
+
+    def sweep(self) -> None:
+        """Takes in which repos came, changed and went, and their newest builds."""
+        listed = self._completed(self._server.repos())
+        firsts, late = self._firsts(self._roster.wanted(listed))
+        listed = [repo for repo in listed if repo.name not in late]
+        wanted = self._roster.wanted(listed)
+        with self._ledger.transaction() as conn:
+            self._intake.changed |= self._roster.update(
+                conn, listed, firsts, self._server.limits.listing_delay, self._moment()
+            )
+        self._intake.take_newest(repo.newest for repo in wanted)
+        self._intake.reach(wanted)
+
+    def _firsts(self, wanted: Sequence[Repo]) -> tuple[dict[str, int], set[str]]:
+        """When the first builds of new repos were created, and the repos that are left to a later sweep."""
+        firsts: dict[str, int] = {}
+        late: set[str] = set()
+        for repo in self._roster.unmet(wanted, self._server.limits.listing_delay):
+            try:
+                firsts[repo.name] = first_created(self._server, repo)
+            except ServerError as error:
+                if not self._faults.bad(("first", repo.name), repo.name, error):
+                    late.add(repo.name)
+            else:
+                self._faults.good(("first", repo.name), repo.name)
+        return firsts, late
+
+    def _completed(self, listed: Iterable[Repo]) -> list[Repo]:
+        """The list with the newest build of each repo that is to be asked for it by itself.
+
+        A repo that does not answer is left out, unless it is known; then it is compared next time.
+        """
+        found: list[Repo] = []
+        for repo in listed:
+            known = self._roster.repos.get(repo.name)
+            if repo.unseen and repo.active and self._roster.wants(repo.name):
+                try:
+                    rows = self._server.builds(repo.name, 1).builds
+                except ServerError as error:
+                    self._faults.bad(("newest", repo.name), repo.name, error)
+                    if known is None:
+                        continue
+                else:
+                    self._faults.good(("newest", repo.name), repo.name)
+                    number = max([repo.counter, *(row.number for row in rows)])
+                    repo = replace(repo, newest=next(iter(rows), None), counter=number)
+            found.append(repo)
+        return found
