@@ -4,14 +4,16 @@ A gap shrinks from its top in the transaction that records what was read, so tha
 moment costs one request and no build.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Self
 
 from sqlalchemy import Connection
 
 from exporter.http import ServerError
-from exporter.intake import Intake
+from exporter.intake import ROWS_AT_ONCE, Intake
 from exporter.ledger import watched
 from exporter.ledger.watched import Gap, RepoState
 from exporter.model import Build
@@ -26,6 +28,47 @@ class Part:
     rest: Gap
     builds: list[Build]
     unread: list[int]
+
+
+class Recording:
+    """Parts on their way into the ledger: the server answers the next question while the last one is written.
+
+    What was added is recorded when it ends, however it ends; it raises `LedgerError` then or before.
+    """
+
+    def __init__(self, record: Callable[[Sequence[Part]], None]) -> None:
+        self._record = record
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="record")
+        self._parts: list[Part] = []
+        self._written: Future[None] | None = None
+
+    def add(self, part: Part) -> None:
+        """Takes in one more part."""
+        self._parts.append(part)
+        if sum(len(each.builds) for each in self._parts) >= ROWS_AT_ONCE:
+            self._write()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._write()
+            self._wait()
+        finally:
+            self._writer.shutdown()
+
+    def _write(self) -> None:
+        """One transaction at a time, so that nothing is ahead of what was read before it."""
+        self._wait()
+        parts, self._parts = self._parts, []
+        if parts:
+            self._written = self._writer.submit(self._record, parts)
+
+    def _wait(self) -> None:
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
 
 
 class GapReader:
@@ -62,7 +105,11 @@ class GapReader:
             part.unread = [] if gap.history else [gap.high]
         return part
 
-    def record(self, parts: Sequence[Part]) -> None:
+    def recording(self) -> "Recording":
+        """Within it parts are recorded, some at a time, while the next ones are read."""
+        return Recording(self._record)
+
+    def _record(self, parts: Sequence[Part]) -> None:
         """Records what was read, with what is left of the gaps, in one transaction."""
 
         def write(conn: Connection) -> None:
@@ -71,8 +118,7 @@ class GapReader:
                 for number in part.unread:
                     watched.add_gap(conn, part.repo, number, number, history=False, failed=True)
 
-        if parts:
-            self._intake.take([build for part in parts for build in part.builds], write)
+        self._intake.take([build for part in parts for build in part.builds], write)
 
     def find_row(self, repo: RepoState, number: int) -> Build | None:
         """The build's row in a list page that covers its number; None when it is not there any more.

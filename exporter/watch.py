@@ -15,9 +15,9 @@ from typing import Literal
 from exporter.config import ServerSettings
 from exporter.faults import Faults
 from exporter.follow import Follower
-from exporter.gaps import GapReader, Part
+from exporter.gaps import GapReader
 from exporter.http import ServerError, Session
-from exporter.intake import ROWS_AT_ONCE, Intake
+from exporter.intake import Intake
 from exporter.ledger import Ledger, LedgerError, Moment, Policy, watched
 from exporter.ledger.prune import prune
 from exporter.model import User
@@ -257,10 +257,10 @@ class Watch:
         with self._ledger.reading() as conn:
             gaps = [gap for gap in watched.gaps_of(conn, self.name) if gap.history is history]
         cutoff = int(self._moment().server - self.settings.import_)
-        read, parts = 0, list[Part]()
+        read = 0
         if history:
             gaps.sort(key=lambda gap: gap.id <= self._last_gap)
-        try:
+        with connected.gaps.recording() as recording:
             for gap in gaps:
                 repo, left = self.roster.by_id[gap.repo_id], gap
                 while go_on() and left.low <= left.high and self._faults.due(gap.id):
@@ -269,19 +269,14 @@ class Watch:
                         part = connected.gaps.read(repo, left, cutoff)
                     except ServerError as error:
                         given_up = self._faults.bad(gap.id, repo.name, error)
-                        parts.append(connected.gaps.failed(repo, left, given_up=given_up))
+                        recording.add(connected.gaps.failed(repo, left, given_up=given_up))
                         break
                     self._faults.good(gap.id, repo.name)
-                    parts.append(part)
+                    recording.add(part)
                     left = part.rest
                     read += 1
-                    if sum(len(each.builds) for each in parts) >= ROWS_AT_ONCE:
-                        connected.gaps.record(parts)
-                        parts = []
                     if history:
                         break
-        finally:
-            connected.gaps.record(parts)
         return read
 
     def _import(self, connected: Connected, until: float) -> None:
