@@ -4,6 +4,7 @@ A fault is counted each time, and logged when it begins and when it ends.
 """
 
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,8 +41,16 @@ class Attempts:
 class Faults:
     """The faults of one server, and of its repos."""
 
-    def __init__(self, name: str, telemetry: Telemetry, poll: float, monotonic: Callable[[], float]) -> None:
-        self._name, self._telemetry, self._poll, self._monotonic = name, telemetry, poll, monotonic
+    def __init__(
+        self,
+        name: str,
+        telemetry: Telemetry,
+        poll: float,
+        monotonic: Callable[[], float],
+        stop: threading.Event,
+    ) -> None:
+        self._name, self._telemetry, self._poll = name, telemetry, poll
+        self._monotonic, self._stop = monotonic, stop
         self._attempts: dict[object, Attempts] = {}
         self._failing: set[str] = set()
         self._silent: set[str] = set()
@@ -108,9 +117,10 @@ class Faults:
         """It could not be read: counted, and tried again after longer and longer.
 
         True when that was tried often enough to do without. Raises `error` again where it concerns
-        the whole server, as it does when a second repo in a row does not answer.
+        the whole server, as it does when a second repo in a row does not answer, or where the
+        exporter stops and nobody is at fault.
         """
-        if error.reason in SERVER_FAULTS:
+        if error.reason in SERVER_FAULTS or self._stop.is_set():
             raise error
         self._telemetry.failed(self._name, error.reason)
         if repo not in self._failing:

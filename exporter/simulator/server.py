@@ -230,6 +230,7 @@ class Running:
         self._ready.set()
         await self._app.stopping.wait()
         server.close()
+        await asyncio.sleep(0.01)  # a connection that was just accepted gets its protocol
         for connection in list(state.connections):
             connection.transport.abort()
         if state.tasks:
