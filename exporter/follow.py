@@ -56,24 +56,34 @@ class Follower:
         self._looks: dict[Place, float] = {}
         """When the open builds that are asked about are to be asked about again (monotonic seconds)."""
 
-    def follow(self, rows: Iterable[Build]) -> None:
-        """Asks about open builds that neither the feed `rows` nor the list of open builds explain."""
+    def follow(self, rows: Iterable[Build], go_on: Callable[[], bool]) -> None:
+        """Asks about open builds that neither the feed `rows` nor the list of open builds explain.
+
+        Those that there is no time for have their turn at the next look.
+        """
         shown = {(row.repo, row.number): row for row in rows}
         listed = self._listed()
         self._intake.take(listed)
         shown |= {(row.repo, row.number): row for row in listed}
-        asked: list[Place] = []
+        now = self._monotonic()
         looks: dict[Place, float] = {}
+        patience: dict[Place, float] = {}
         for repo, run in self._unsettled(OPEN):
             row = shown.get((repo.name, run.number))
             if row is None or (row.word is Word.ROW and not row.ended):
-                place, now = (repo.id, run.number), self._monotonic()
+                place = (repo.id, run.number)
                 looks[place] = self._looks.get(place, now)
-                if looks[place] <= now:
-                    looks[place] = now + self._patience(run, shown=row is not None)
-                    asked.append(place)
+                patience[place] = self._patience(run, shown=row is not None)
         self._looks = looks
-        self._read(asked, OPEN)
+
+        def asked() -> Iterator[Place]:
+            for place in sorted(looks, key=looks.__getitem__):
+                if looks[place] > now or not go_on():
+                    return
+                looks[place] = now + patience[place]
+                yield place
+
+        self._read(asked(), OPEN)
 
     def _listed(self) -> Sequence[Build]:
         """The server's own list of open builds, which a look does without where it fails."""

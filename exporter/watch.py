@@ -79,7 +79,7 @@ class Watch:
         self._intake = Intake(
             ledger, self.roster, settings, telemetry, self._moment, series_retention, changed
         )
-        self._faults = Faults(self.name, telemetry, settings.poll, monotonic)
+        self._faults = Faults(self.name, telemetry, settings.poll, monotonic, stop)
         self._retention, self._series_retention = retention, series_retention
         self._swept, self._pruned, self._import_due = -float("inf"), monotonic(), 0.0
         self._feed: set[tuple[str, int]] | None = None
@@ -239,7 +239,7 @@ class Watch:
         if server.limits.feed_rows and shown and self._feed is not None and not shown & self._feed:
             self._intake.take_newest(repo.newest for repo in server.repos(brief=True))
         self._feed, self._cursor = shown, cursor
-        connected.follower.follow(rows)
+        connected.follower.follow(rows, self._for_a_while(self.settings.poll))
         self._read_gaps(connected, history=False, go_on=self._for_a_while(self.settings.poll))
         connected.follower.read_ends(history=False, go_on=self._for_a_while(self.settings.poll))
         self._tell_remaining(connected)
