@@ -6,6 +6,7 @@ moment costs one request and no build.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
@@ -22,12 +23,14 @@ from exporter.servers import Page, Server
 
 @dataclass(slots=True)
 class Part:
-    """What was read of a gap at a time: its builds, what is left of it, and rows that make no sense."""
+    """What was read of a gap at a time: its builds, what is left of it, and numbers that were not told."""
 
     repo: RepoState
     rest: Gap
     builds: list[Build]
     unread: list[int]
+    below: Build | None = None
+    """The build below a gap that ends, which was handled, where the server has it still."""
 
 
 class Recording:
@@ -114,11 +117,18 @@ class GapReader:
 
         def write(conn: Connection) -> None:
             for part in parts:
+                if part.rest.generation != part.repo.generation:
+                    continue  # what was to be read is of a server that is no more
                 watched.write_gap(conn, part.rest)
                 for number in part.unread:
                     watched.add_gap(conn, part.repo, number, number, history=False, failed=True)
 
-        self._intake.take([build for part in parts for build in part.builds], write)
+        rebuilt = [
+            (part.repo, part.below, since)
+            for part in parts
+            if part.below and (since := self._intake.given_again(part.repo, part.below))
+        ]
+        self._intake.take([build for part in parts for build in part.builds], write, rebuilt)
 
     def find_row(self, repo: RepoState, number: int) -> Build | None:
         """The build's row in a list page that covers its number; None when it is not there any more.
@@ -142,6 +152,9 @@ class GapReader:
                 raise
             found = self.find_row(part.repo, number)
         part.rest.high = number - 1
+        limit, low = self._server.limits.history_limit, part.rest.low
+        if number == low and not part.rest.history and 0 < limit <= part.repo.highest - low:
+            self._read_below(part)
         return [found] if found else []
 
     def _page(self, part: Part) -> list[Build]:
@@ -149,6 +162,8 @@ class GapReader:
         gap = part.rest
         page = self._find_page(part.repo, gap.high)
         numbers = {build.number for build in page.builds}
+        if not gap.history and max(numbers, default=0) < gap.high and page.rows == len(page.builds):
+            return self._single(part)  # a list may be older than the answer that told of the number
         bottom = gap.low
         if page.rows >= self._server.limits.page_size:
             if not numbers:
@@ -163,7 +178,16 @@ class GapReader:
             unseen = (number for number in covered if number not in numbers)
             part.unread = list(islice(unseen, 2 * self._server.limits.page_size))
         gap.high = bottom - 1
+        if gap.high < gap.low and not gap.history:
+            part.below = next((build for build in page.builds if build.number == gap.low - 1), None)
+            if page.rows >= self._server.limits.page_size and bottom == gap.low:
+                self._read_below(part)
         return [build for build in page.builds if build.number >= gap.low]
+
+    def _read_below(self, part: Part) -> None:
+        """Where the build below a gap is another one than the one handled, the server was rebuilt."""
+        with suppress(ServerError):
+            part.below = self._server.build(part.repo.name, part.rest.low - 1) if part.rest.low > 1 else None
 
     def _find_page(self, repo: RepoState, number: int) -> Page:
         """The first page that reaches down to a number; on 0.5 the only one there is.

@@ -58,9 +58,15 @@ class Intake:
         self.ended = self.counted = 0
         """Ends settled by this process, and those of them that moved counters."""
 
-    def take(self, builds: Iterable[Build], within: Callable[[Connection], None] | None = None) -> None:
+    def take(
+        self,
+        builds: Iterable[Build],
+        within: Callable[[Connection], None] | None = None,
+        rebuilt: Iterable[tuple[RepoState, Build, int]] = (),
+    ) -> None:
         """Records builds of any repos; `within` writes what else belongs to the same answer.
 
+        `rebuilt`: repos whose numbers begin again, with a proof and since when (`given_again`).
         Raises `LedgerError`; then nothing is written.
         """
         by_repo: dict[str, list[Build]] = {}
@@ -73,6 +79,9 @@ class Intake:
         ended: list[Ended] = []
         try:
             with self._ledger.transaction() as conn:
+                for state, proof, since in rebuilt:
+                    self._begin_again(conn, state, since, proof.number, now)
+                    changed.add(state.id)
                 for name, of_repo in by_repo.items():
                     repo = self._roster.watched(name)
                     if repo is None:
@@ -94,6 +103,12 @@ class Intake:
             raise
         self.changed |= changed
         self._observe(ended, now)
+
+    def given_again(self, repo: RepoState, build: Build) -> int:
+        """When the build that the ledger has of that number was created, if it is another one; else 0."""
+        with self._ledger.reading() as conn:
+            known = store.runs_of(conn, repo, [build.number]).get(build.number, [])
+        return max(run.created for run in known) if known and _is_given_again(build, known, ()) else 0
 
     def take_newest(self, newest: Iterable[Build | None]) -> None:
         """Takes in those newest builds of repos that read otherwise than what the ledger has.
@@ -143,23 +158,27 @@ class Intake:
             return
         known = store.runs_of(conn, repo, sorted(b.number for b in later))
         unread = watched.gaps_of_repo(conn, repo.id)
-        if not any(_is_given_again(build, known.get(build.number, ()), unread) for build in later):
-            return
+        if any(_is_given_again(build, known.get(build.number, ()), unread) for build in later):
+            number = min(build.number for build in later)
+            self._begin_again(conn, repo, repo.highest_created, number, now)
+
+    def _begin_again(self, conn: Connection, repo: RepoState, since: int, number: int, now: Moment) -> None:
+        """Begins a new generation with the builds that were created after `since` (Unix seconds)."""
         log.warning(
             "a repo's build numbers begin again: the server was rebuilt; "
             "what was recorded stays, and the new builds count",
             server=self._name,
             repo=repo.name,
-            number=min(b.number for b in later),
+            number=number,
             known=repo.highest,
         )
         old = [run for run in store.unsettled(conn, self._name) if run.repo_id == repo.id]
         record(conn, repo, self.policy, [r.build(repo.name) for r in old if r.state == ENDING], now)
         for run in old:
-            if run.state == OPEN and run.created <= repo.highest_created:
+            if run.state == OPEN and run.created <= since:
                 store.drop_run(conn, run)
         watched.drop_gaps(conn, repo)
-        moved = store.begin_generation(conn, repo)
+        moved = store.begin_generation(conn, repo, since)
         repo.generation += 1
         repo.highest = repo.highest_created = 0
         if moved:

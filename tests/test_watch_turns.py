@@ -165,3 +165,33 @@ def test_our_clock_set_back_makes_no_counter_fall(tmp_path: Path) -> None:
         ci.clock.set(ci.clock.now() - 900)
         ci.refresher.refresh(ci.watch.roster.by_id)
         assert ci.counted(HELLO, "success") == 1
+
+
+def test_a_list_older_than_the_feed_hides_no_build(ci: Rig) -> None:
+    ci.settle()
+    ci.world.faults.add("stale", rf"{HELLO}/builds(\?|$)", row=60)
+    for repo in (HELLO, OTHER):
+        for _ in range(60):
+            build(ci, repo=repo, seconds=1)
+    for _ in range(6):
+        ci.good_poll(60)
+    assert ci.counted(HELLO, "success") == 60
+    assert ci.value("ci_builds_missing") == 0
+
+
+@pytest.mark.parametrize("known", [5, 30])
+def test_a_rebuilt_server_that_passed_the_old_numbers_between_two_looks_is_noticed(
+    ci: Rig, known: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """80 builds: with 30 known, the list pages of every dialect end just above the highest one."""
+    ci.settle()
+    for _ in range(known):
+        build(ci)
+    ci.good_poll(150)
+    ci.world.replace_by_empty()
+    for _ in range(80):
+        build(ci)
+    for _ in range(10):
+        ci.good_poll(60)
+    assert ci.counted(HELLO, "success") == known + 80
+    assert sum("numbers begin again" in record.getMessage() for record in caplog.records) == 1

@@ -106,15 +106,15 @@ def drop_run(conn: Connection, run: Run) -> None:
     write_runs(conn, [], run.repo_id, [run.key])
 
 
-def begin_generation(conn: Connection, repo: RepoState) -> dict[int, int]:
-    """Moves the runs that are newer than the repo's highest number into its next generation.
+def begin_generation(conn: Connection, repo: RepoState, since: int) -> dict[int, int]:
+    """Moves the runs that were created after `since` (Unix seconds) into the repo's next generation.
 
     They were taken in before it was seen that numbers are given out again. Returns their numbers, and
     when those were created.
     """
     old = {"repo_id": repo.id, "generation": repo.generation}
     newer = select(builds.c.number, builds.c.run, builds.c.created).filter_by(**old)
-    moved = conn.execute(newer.where(builds.c.created > repo.highest_created)).all()
+    moved = conn.execute(newer.where(builds.c.created > since)).all()
     for table in (builds, steps):
         of_run = (table.c.number == bindparam("of_number"), table.c.run == bindparam("of_run"))
         move = update(table).filter_by(**old).where(*of_run).values(generation=repo.generation + 1)

@@ -11,7 +11,7 @@ import msgspec
 Kind = Literal[
     "slow", "hang", "trickle", "reset", "cut",
     "limit", "status", "not_found", "not_admin", "community", "redirect", "html",
-    "truncated", "wrong_types", "unknown_status", "times", "huge", "date", "drop", "silence",
+    "truncated", "stale", "wrong_types", "unknown_status", "times", "huge", "date", "drop", "silence",
 ]  # fmt: skip
 STREAMING = ("drop", "silence")
 """They befall a stream that is connected: it is closed, or nothing comes any more."""
@@ -41,7 +41,8 @@ class Fault:
     to: str = "http://elsewhere.invalid/"
     """redirect: the address, to which the path is added."""
     row: int = 0
-    """wrong_types, unknown_status, times: which row of the answer; -1: every one."""
+    """wrong_types, unknown_status, times: which row of the answer; -1: every one. stale: how many of the
+    newest rows are not there yet."""
     value: str = "future"
     """times: future, zero or 1999; unknown_status: the word (ABF: the code)."""
     size: int = 100_000_000
@@ -117,6 +118,9 @@ def spoil(body: bytes, fault: Fault) -> bytes:
     answer = msgspec.json.decode(body)
     listed = answer.get("build_lists") if isinstance(answer, dict) else answer
     rows = listed if isinstance(listed, list) else [answer]
+    if fault.kind == "stale":
+        del rows[: fault.row]
+        return msgspec.json.encode(answer)
     for i, row in enumerate(rows):
         if isinstance(row, dict) and fault.row in (-1, i):
             held = (row.get(key) for key in ("build", "last_pipeline", "build_list"))
