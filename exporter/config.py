@@ -122,9 +122,9 @@ class ServerSettings(Settings):
             raise fields.fault("login", "stands beside a token: keep one of them")
         return read
 
-    def watches(self, repo: str) -> bool:
-        """True when the repo `owner/name` is to be read."""
-        return fields.fits(repo, self.repos.include) and not fields.fits(repo, self.repos.exclude)
+    def watches(self, repo: str, *, active: bool = True) -> bool:
+        """True when the repo `owner/name`, switched on at the server or not, is to be read."""
+        return self.repos.refuses(repo, active=active) is None
 
     def counts(self, event: Event, branch: str) -> bool:
         """True when builds of this event and branch go into metrics and messages."""

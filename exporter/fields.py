@@ -109,6 +109,14 @@ def _repo_pattern(pattern: str) -> str:
     return pattern
 
 
+def _owner(name: str) -> str:
+    if re.search(r"[*?\[\]]", name):
+        raise ValueError("is no pattern: write patterns like team-*/* under include")
+    if name.startswith("/") or name.endswith("/"):
+        raise ValueError("must be an owner's name alone, without '/' at its ends")
+    return name
+
+
 def secret(key: str, inline: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
     """The secret that `<key>_file` or `<key>_env` names, else `inline`; errors never show a value."""
     file, variable = info.data.get(f"{key}_file"), info.data.get(f"{key}_env")
@@ -163,4 +171,5 @@ Listen = Annotated[str, AfterValidator(_listen)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 ExistingFile = Annotated[Path, AfterValidator(_existing)]
 Patterns = tuple[Annotated[str, Field(min_length=1)], ...]
+Owner = Annotated[str, Field(min_length=1), AfterValidator(_owner)]
 RepoPattern = Annotated[str, Field(min_length=1), AfterValidator(_repo_pattern)]

@@ -1,8 +1,9 @@
 """The mappings below one server in the configuration file: what of it is read."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from exporter import fields
 from exporter.model import Event
@@ -22,14 +23,40 @@ class Settings(BaseModel):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a repo is not watched."""
+
+    setting: str
+    """The key below `repos` that leaves it out."""
+    pattern: str = ""
+    """The pattern that it fits, where one leaves it out."""
+
+
 class RepoFilter(Settings):
-    """Which repos of a server are watched."""
+    """Which repos of a server are watched: those that every key here lets through."""
 
     include: Annotated[tuple[fields.RepoPattern, ...], fields.SOME] = ("*",)
     """Patterns of `owner/name` (`*`, `?`, `[abc]`; upper and lower case differ). A repo that fits one is
     watched."""
     exclude: tuple[fields.RepoPattern, ...] = ()
     """Patterns of `owner/name`. A repo that fits one is not watched, whatever `include` says."""
+    owners: tuple[fields.Owner, ...] = ()
+    """Names of owners; only their repos are watched. Empty: those of all owners."""
+    active_only: StrictBool = True
+    """Whether repos that are switched off at the server are left out. Where `false`, they are watched too;
+    only Drone 1.x lists them with their builds."""
+
+    def refuses(self, repo: str, *, active: bool = True) -> Refusal | None:
+        """What leaves out the repo `owner/name`, which the server has switched on or not; None: nothing."""
+        if self.active_only and not active:
+            return Refusal("active_only")
+        if self.owners and not any(repo.startswith(f"{owner}/") for owner in self.owners):
+            return Refusal("owners")
+        if not fields.fits(repo, self.include):
+            return Refusal("include")
+        pattern = next((pattern for pattern in self.exclude if fields.fits(repo, [pattern])), None)
+        return None if pattern is None else Refusal("exclude", pattern)
 
 
 class Only(Settings):

@@ -334,7 +334,8 @@ def test_check_of_what_is_good(ci: Running, tmp_path: Path) -> None:
         ["drone", "drone-1", "1.10.1", "adminuser", "administrator", "2 of 2", "nothing"],
         ["plain", "drone-1", "1.10.1", "reader", "user", "1 of 2", "nothing"],
     ]
-    assert "drone: 1 repos are switched off at the server\n" in done.stdout
+    assert "drone: left out, switched off at the server: 1 (acme/off)\n" in done.stdout
+    assert "plain: left out, fit no pattern of `include`: 1 (acme/app)\n" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "drone.token", "plain.token"]
 
 
@@ -343,6 +344,36 @@ def test_check_of_a_filter_that_leaves_nothing(ci: Running, tmp_path: Path) -> N
     done = command(tmp_path, "check")
     assert done.returncode == 1
     assert "`repos:` leaves out every repo that the token's user sees" in " ".join(done.stdout.split())
+
+
+def test_check_says_what_leaves_repos_out(ci: Running, tmp_path: Path) -> None:
+    ci.world.add_repos([f"acme/archive-{i}" for i in range(5)])
+    ci.world.add_repo("acme/app")
+    ci.world.add_repo("team/tool")
+    ci.world.add_repo("acme/off", active=False)
+    repos = {
+        "owners": ["acme", "octo", "nobody"],
+        "include": ["*/a*", "octo/*", "Acme/*"],
+        "exclude": ["*/archive-*", "*/attic-*"],
+        "active_only": False,
+    }
+    configure(tmp_path, entry(tmp_path, "drone", ci, repos=repos))
+    done = command(tmp_path, "check", "--repos")
+    assert done.returncode == 0
+    told = [line.removeprefix("drone: ") for line in done.stdout.splitlines() if line.startswith("drone: ")]
+    assert told[:-1] == [
+        "watched: 2 (acme/app, octo/hello)",
+        "left out, by `exclude` pattern */archive-*: "
+        "5 (acme/archive-0, acme/archive-1, acme/archive-2 and 2 more)",
+        "left out, fit no pattern of `include`: 1 (acme/off)",
+        "left out, of none of `owners`: 1 (team/tool)",
+        "`include`: Acme/* fits no repo: upper and lower case differ",
+        "`exclude`: */attic-* fits no repo: is it spelt right?",
+        "`owners`: nobody fits no repo: is it spelt right?",
+    ]
+    assert told[-1].rstrip() == "9 repos"
+    assert ["acme/archive-4", "left out, by `exclude` pattern */archive-*"] in cells(done.stdout)
+    assert ["octo/hello", "watched"] in cells(done.stdout)
 
 
 def test_check_does_not_take_public_repos_for_a_good_token(ci: Running, tmp_path: Path) -> None:

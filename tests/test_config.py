@@ -19,6 +19,8 @@ LISTEN = "must be an address and a port, like 127.0.0.1:9848 or [::1]:9848"
 TEXT = "must be text; if it looks like something else to YAML, put it in quotes"
 KIND = "is of no known kind; text that looks like something else needs quotes"
 OWNER = "is matched with owner/name, so that it never fits; write owner/* for all repos of an owner"
+NO_PATTERN = "is no pattern: write patterns like team-*/* under include"
+ALONE = "must be an owner's name alone, without '/' at its ends"
 NO_FILE = "cannot be read: No such file or directory"
 RATE = "must be a number, 0 or greater"
 
@@ -73,7 +75,7 @@ servers:
     public_url: https://ci.example.com/
     token_file: token
     dialect: drone-0.5
-    repos: {include: ["acme/*"], exclude: ["*/archive-*"]}
+    repos: {include: ["acme/*"], exclude: ["*/archive-*"], owners: [acme], active_only: false}
     only: {events: [push, tag], branches: [main]}
     branches: [develop]
     poll: 5s
@@ -221,6 +223,10 @@ def test_what_is_wrong_with_a_server(tmp_path: Path, setting: str, message: str)
     [
         ("branches: ['']", "5:16: servers[0].branches[0]: must not be empty"),
         ("repos: {include: []}", "5:13: servers[0].repos.include: must not be empty"),
+        ("repos: {owners: [acme, '']}", "5:28: servers[0].repos.owners[1]: must not be empty"),
+        ("repos: {owners: [team-*]}", f"5:22: servers[0].repos.owners[0]: {NO_PATTERN}"),
+        ("repos: {owners: [acme/]}", f"5:22: servers[0].repos.owners[0]: {ALONE}"),
+        ("repos: {active_only: 1}", "5:13: servers[0].repos.active_only: must be true or false"),
         ("repos: {exclude: [acme]}", f"5:23: servers[0].repos.exclude[0]: {OWNER}"),
         ("only: {branches: [no]}", f"5:23: servers[0].only.branches[0]: {TEXT}"),
     ],
@@ -373,6 +379,23 @@ def test_watched_repos_are_included_and_not_excluded() -> None:
     assert not drone.watches("other/app")
     assert not drone.watches("ACME/app")
     assert server().watches("any/thing")
+
+
+def test_watched_repos_are_of_owners() -> None:
+    drone = server(repos={"owners": ["acme", "group/team"], "exclude": ["*/old"]})
+    assert drone.watches("acme/app")
+    assert drone.watches("group/team/app")
+    assert not drone.watches("acme/old")
+    assert not drone.watches("acme-two/app")
+    assert not drone.watches("group/app")
+    assert not drone.watches("Acme/app")
+
+
+def test_repos_that_are_switched_off_are_watched_on_request() -> None:
+    assert not server().watches("acme/app", active=False)
+    drone = server(repos={"active_only": False, "exclude": ["*/old"]})
+    assert drone.watches("acme/app", active=False)
+    assert not drone.watches("acme/old", active=False)
 
 
 def test_only_filters_by_event_and_branch() -> None:

@@ -7,9 +7,11 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from exporter.cli import check_repos
 from exporter.cli.common import BAD, GOOD, SERVER, console, load_config, say, with_config
 from exporter.config import ServerSettings
 from exporter.http import ServerError
+from exporter.model import Repo
 from exporter.servers import Server, not_counted
 from exporter.servers.detect import open_server
 from exporter.telemetry import Telemetry
@@ -29,16 +31,18 @@ class Report:
     repos: str = ""
     bad: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    listed: list[Repo] = field(default_factory=list)
     refused: bool = False
 
 
 @click.command(short_help="Try the configuration and every server in it.")
 @with_config
-def check(config_path: Path) -> int:
+@click.option("--repos", "every", is_flag=True, help="Show every repo, and what becomes of it.")
+def check(config_path: Path, *, every: bool) -> int:
     """Try the configuration, and ask every server in it.
 
-    Shows each server's version, the token's user and rights, how many repos are watched, and what to fix.
-    Nothing is written.
+    Shows each server's version, the token's user and rights, which repos are watched, what leaves out the
+    others, and what to fix. Nothing is written.
     """
     config = load_config(config_path)
     telemetry = Telemetry()
@@ -54,6 +58,8 @@ def check(config_path: Path) -> int:
     for settings, report in reports:
         for note in report.notes:
             say(f"{settings.name}: {note}")
+        if every and report.listed:
+            console().print(check_repos.table(settings, report.listed))
     if any(report.refused for _, report in reports):
         return SERVER
     return BAD if any(report.bad for _, report in reports) else GOOD
@@ -84,13 +90,15 @@ def look(settings: ServerSettings, telemetry: Telemetry) -> Report:
 
 def _repos(settings: ServerSettings, server: Server, report: Report) -> None:
     server.feed("")
-    repos = server.repos()
-    active = [repo.name for repo in repos if repo.active]
-    watched = [name for name in active if settings.watches(name)]
-    report.repos = f"{len(watched)} of {len(active)}"
-    if len(active) < len(repos):
-        report.notes.append(f"{len(repos) - len(active)} repos are switched off at the server")
-    if not active:
+    repos = report.listed = server.repos()
+    seen = [repo for repo in repos if repo.active or not settings.repos.active_only]
+    watched = [repo for repo in seen if settings.watches(repo.name, active=repo.active)]
+    all_known = server.limits.lists_repos
+    report.repos = f"{len(watched)} of {len(seen)}{'' if all_known else ' met'}"
+    report.notes += check_repos.summary(settings, repos, all_known=all_known)
+    if not all_known:
+        report.notes.append("it has no list of repos: one is met when a build of it changes")
+    elif not seen:
         report.bad.append("the token's user sees no repo: give it the right to read some, or sign in once")
     elif not watched:
         report.bad.append("`repos:` leaves out every repo that the token's user sees")
