@@ -1,9 +1,9 @@
 """Keeps the page true: renders what changed, what expired, and withdraws what is not known any more."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ParamSpec
+from typing import ParamSpec, TypeAlias
 
 from exporter.exposition import Page
 from exporter.ledger import Ledger, LedgerError, Policy, RepoFacts
@@ -15,6 +15,8 @@ STALE = 600.0
 """Seconds after the last successful poll at which a server's gauges are withdrawn."""
 
 P = ParamSpec("P")
+Key: TypeAlias = tuple[str, str]
+"""Server and name of a repo on the page."""
 
 log = logger(__name__)
 
@@ -41,7 +43,8 @@ class Refresher:
         self._expires: dict[int, float] = {}
         self._due: set[int] = set()
         self._unshown: set[str] = set()
-        self._keys: dict[int, tuple[str, str]] = {}
+        self._keys: dict[int, Key] = {}
+        self._ids: dict[Key, int] = {}
         self._failing = False
         self._lock = threading.Lock()
 
@@ -119,6 +122,8 @@ class Refresher:
         self._page.put("ledger", samples)
 
     def _render(self, found: Iterable[RepoFacts]) -> None:
+        # Shown once all that had a name before has let go of it: no series stands twice on the page.
+        late: list[tuple[int, Key, Sequence[Sample]]] = []
         with self._lock:
             for facts in found:
                 repo = facts.repo
@@ -130,15 +135,27 @@ class Refresher:
                 view = View(shown.policy, self._abandoned_after, now, now + shown.skew())
                 samples, expires = repo_samples(facts, view)
                 key = (repo.server, repo.name)
-                self._page.put(key, samples)
-                self._keys[repo.id] = key
+                if self._keys.get(repo.id, key) != key:
+                    self._drop(repo.id)
+                if self._ids.get(key, repo.id) == repo.id:
+                    self._put(repo.id, key, samples)
+                else:
+                    late.append((repo.id, key, samples))
                 if expires < float("inf"):
                     self._expires[repo.id] = expires
                 else:
                     self._expires.pop(repo.id, None)
+            for each in late:
+                self._put(*each)
+
+    def _put(self, repo_id: int, key: Key, samples: Sequence[Sample]) -> None:
+        self._page.put(key, samples)
+        self._keys[repo_id], self._ids[key] = key, repo_id
 
     def _drop(self, repo_id: int) -> None:
+        """Takes a repo off the page, unless its place there is another one's by now."""
         key = self._keys.pop(repo_id, None)
         self._expires.pop(repo_id, None)
-        if key is not None:
+        if key is not None and self._ids[key] == repo_id:
+            del self._ids[key]
             self._page.drop(key)

@@ -10,7 +10,7 @@ from exporter.http import ServerError
 from exporter.ledger import Ledger, Moment, watched
 from exporter.ledger.watched import RepoState, ServerState
 from exporter.log import logger
-from exporter.model import Repo
+from exporter.model import Build, Repo
 from exporter.servers import Server
 
 GONE_SWEEPS = 3
@@ -54,17 +54,54 @@ class Roster:
             watched.write_server(conn, self.server)
         return self.server
 
-    def is_unmet(self, name: str) -> bool:
-        """True of a repo that is to be watched, and was in no list yet."""
-        return name not in self.repos and self.wants(name)
+    def is_unsure(self, row: Build) -> bool:
+        """True of a row whose repo is to be watched, and of which only a list tells what repo it is.
 
-    def wants(self, name: str) -> bool:
-        """True of a repo that the configuration watches."""
-        return self._settings.watches(name)
+        It was in no list yet, or its numbers begin again: the server was rebuilt, or the name is another
+        repo's by now.
+        """
+        known = self.repos.get(row.repo)
+        if known is None:
+            return self._settings.watches(row.repo)
+        return known.watched and row.number <= known.highest and 0 < known.highest_created < row.created
+
+    def wants(self, repo: Repo) -> bool:
+        """True of a listed repo that the configuration watches."""
+        return self._settings.watches(repo.name, active=repo.active)
 
     def wanted(self, listed: Sequence[Repo]) -> list[Repo]:
         """Those of a sweep's list that are to be watched."""
-        return [repo for repo in listed if repo.active and self._settings.watches(repo.name)]
+        return [repo for repo in listed if self.wants(repo)]
+
+    def rename(self, conn: Connection, names: Mapping[int, str]) -> set[int]:
+        """Gives repos, by the ledger's id, the names that they have by now; returns the ids of all changed.
+
+        A repo that had such a name before and has no other one now is not shown any more; what is
+        recorded of it stays.
+        """
+        holders = {name: self.repos[name] for name in names.values() if name in self.repos}
+        moved = [self.by_id[repo_id] for repo_id in names]
+        ousted = [state for state in holders.values() if state.id not in names]
+        before = {state.id: state.name for state in (*moved, *ousted)}
+        for state in (*moved, *ousted):
+            # A name is one repo's alone, so all are let go before any is taken. No server's has a space.
+            state.name = f"{state.name} {state.id}"
+        for state in ousted:
+            state.watched, state.gone = False, True
+            self._tell("the name of a repo is another one's by now: it is not watched", state, before)
+        watched.write_repos(conn, (*moved, *ousted))
+        for state in moved:
+            state.name = names[state.id]
+            if state.name in holders:
+                # Its values are no increase of the other's: a series that begins again at 0 shows none.
+                watched.drop_totals(conn, state)
+            self._tell("a repo has another name by now: what it was goes on under that", state, before)
+        watched.write_repos(conn, moved)
+        self.repos = {state.name: state for state in self.by_id.values()}
+        return set(before)
+
+    def _tell(self, message: str, state: RepoState, before: Mapping[int, str]) -> None:
+        log.info(message, server=state.server, repo=state.name, before=before[state.id])
 
     def unmet(self, wanted: Sequence[Repo], listing_delay: int) -> list[Repo]:
         """Those that earlier sweeps did not list, and that may have been made since the last one.
@@ -108,7 +145,8 @@ class Roster:
             if state != before:
                 changed.append(state)
         changed += self._set_back(now)
-        changed += self._miss({repo.name for repo in listed if repo.active}, now)
+        changed += self._miss({repo.name for repo in listed if self._is_seen(repo)}, now)
+        changed += self._disown({repo.id: repo.name for repo in listed if repo.id})
         watched.write_repos(conn, changed)
         known.last_sweep = int(now.server)
         watched.write_server(conn, known)
@@ -164,6 +202,16 @@ class Roster:
         state.highest = top
         state.highest_created = newest.created if newest and newest.number == top else 0
         watched.write_repos(conn, [state])
+
+    def _is_seen(self, repo: Repo) -> bool:
+        return repo.active or not self._settings.repos.active_only
+
+    def _disown(self, names: Mapping[str, str]) -> Iterable[RepoState]:
+        """No repo has an id that the server gave to another one."""
+        for state in self.repos.values():
+            if names.get(state.uid, state.name) != state.name:
+                state.uid = ""
+                yield state
 
     def _set_back(self, now: Moment) -> Iterable[RepoState]:
         """No horizon is ahead of the server's clock, so that builds count although that was set back."""

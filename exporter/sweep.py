@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from exporter.faults import Faults
+from exporter.gaps import GapReader
 from exporter.http import ServerError
 from exporter.intake import Intake
 from exporter.ledger import Ledger, Moment
 from exporter.model import Repo
+from exporter.renames import is_same, suspects
 from exporter.roster import Roster, first_created
 from exporter.servers import Server
 
@@ -18,18 +20,19 @@ class Sweeper:
     def __init__(
         self,
         server: Server,
+        gaps: GapReader,
         faults: Faults,
         intake: Intake,
         roster: Roster,
         ledger: Ledger,
         moment: Callable[[], Moment],
     ) -> None:
-        self._server, self._faults = server, faults
+        self._server, self._gaps, self._faults = server, gaps, faults
         self._intake, self._roster, self._ledger, self._moment = intake, roster, ledger, moment
 
     def sweep(self) -> None:
         """Takes in which repos came, changed and went, and their newest builds."""
-        listed = self._completed(self._server.repos())
+        listed = self._renamed(self._completed(self._server.repos()))
         firsts, late = self._firsts(self._roster.wanted(listed))
         listed = [repo for repo in listed if repo.name not in late]
         wanted = self._roster.wanted(listed)
@@ -39,6 +42,27 @@ class Sweeper:
             )
         self._intake.take_newest(repo.newest for repo in wanted)
         self._intake.reach(wanted)
+
+    def _renamed(self, listed: Sequence[Repo]) -> list[Repo]:
+        """Takes in new names of known repos; returns the list without those of which that is not sure yet."""
+        names: dict[int, str] = {}
+        late: set[str] = set()
+        for repo, known in suspects(self._roster.by_id.values(), listed):
+            key = ("renamed", known.id, repo.name)
+            if known.id in names or repo.name in names.values():
+                continue
+            try:
+                if is_same(self._server, self._gaps, self._ledger, repo, known):
+                    names[known.id] = repo.name
+            except ServerError as error:
+                if not self._faults.bad(key, repo.name, error):
+                    late.add(repo.name)
+            else:
+                self._faults.good(key, repo.name)
+        if names:
+            with self._ledger.transaction() as conn:
+                self._intake.changed |= self._roster.rename(conn, names)
+        return [repo for repo in listed if repo.name not in late]
 
     def _firsts(self, wanted: Sequence[Repo]) -> tuple[dict[str, int], set[str]]:
         """When the first builds of new repos were created, and the repos that are left to a later sweep."""
@@ -62,7 +86,7 @@ class Sweeper:
         found: list[Repo] = []
         for repo in listed:
             known = self._roster.repos.get(repo.name)
-            if repo.unseen and repo.active and self._roster.wants(repo.name):
+            if repo.unseen and self._roster.wants(repo):
                 try:
                     rows = self._server.builds(repo.name, 1).builds
                 except ServerError as error:

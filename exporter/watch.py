@@ -84,7 +84,8 @@ class Watch:
         self._swept, self._pruned, self._import_due = -float("inf"), monotonic(), 0.0
         self._feed: set[tuple[str, int]] | None = None
         self._cursor = ""
-        self._unlisted: set[str] = set()
+        self._unsure: set[str] = set()
+        """Repos of the last feed of which a sweep alone tells what they are."""
         self._last_gap = 0
         """Of history the gap that was read last: the others have their turn first."""
         telemetry.add(self.name)
@@ -212,7 +213,9 @@ class Watch:
                 monotonic=self._monotonic,
                 stop=self._stop,
             )
-            sweeper = Sweeper(server, self._faults, self._intake, self.roster, self._ledger, self._moment)
+            sweeper = Sweeper(
+                server, gaps, self._faults, self._intake, self.roster, self._ledger, self._moment
+            )
             self._connected = Connected(server, gaps, follower, sweeper)
         return self._connected
 
@@ -230,12 +233,12 @@ class Watch:
         rows, cursor = server.feed(self._cursor)
         self._faults.answered()
         shown = {(row.repo, row.number) for row in rows}
-        self._intake.take(rows)
-        unlisted = {row.repo for row in rows if self.roster.is_unmet(row.repo)}
-        if unlisted - self._unlisted:
-            self._unlisted = unlisted
+        unsure = {row.repo for row in rows if self.roster.is_unsure(row)}
+        if unsure - self._unsure:
+            self._intake.take([row for row in rows if row.repo not in unsure])
             self._timed("sweep", lambda: self._sweep(connected))
-            self._intake.take(rows)
+        self._unsure = unsure
+        self._intake.take(rows)
         if server.limits.feed_rows and shown and self._feed is not None and not shown & self._feed:
             self._intake.take_newest(repo.newest for repo in server.repos(brief=True))
         self._feed, self._cursor = shown, cursor

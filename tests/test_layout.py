@@ -19,7 +19,8 @@ exporter.headers exporter.connections exporter.http
 exporter.servers
 exporter.servers.*
 exporter.ledger exporter.ledger.*
-exporter.faults exporter.sweep exporter.gaps exporter.intake exporter.roster exporter.follow exporter.watch
+exporter.faults exporter.sweep exporter.renames exporter.gaps exporter.intake exporter.roster
+exporter.follow exporter.watch
 exporter.samples
 exporter.chunks exporter.exposition
 exporter.refresh

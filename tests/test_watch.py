@@ -495,6 +495,26 @@ def test_repos_that_are_not_wanted_cost_nothing(tmp_path: Path) -> None:
         assert ci.query("SELECT name FROM repos") == [(HELLO,)]
 
 
+def test_repos_that_are_switched_off_are_watched_on_request(new: Rig) -> None:
+    new.world.add_repo("octo/off", active=False, default_branch="main")
+    new.settle()
+    assert new.value("ci_builds_running", repo="octo/off") is None
+    new.options["repos"] = {"active_only": False}
+    new.restart()
+    new.settle()
+    assert new.value("ci_builds_running", repo="octo/off") == 0
+    build(new, "failure", "octo/off")
+    new.good_poll(601)
+    new.good_poll(150)
+    assert new.counted("octo/off", "failure") == 1
+    new.options["repos"] = {}
+    new.restart()
+    for _ in range(5):
+        new.good_poll(601)
+    assert new.value("ci_builds_running", repo="octo/off") is None
+    assert new.counted("octo/off", "failure") == 1, "as of every repo that is not listed any more"
+
+
 def test_only_some_builds_count(tmp_path: Path) -> None:
     with rig("drone-0.8", tmp_path, only={"events": ["push"], "branches": ["main", "release/*"]}) as ci:
         ci.settle()

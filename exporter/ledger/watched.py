@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
-from exporter.ledger.schema import SETTLED, builds, gaps, repos, servers
+from exporter.ledger.schema import SETTLED, builds, gaps, repos, servers, totals
 from exporter.ledger.sql import upsert
 
 _WRITE_GAP = (
@@ -124,6 +124,25 @@ def write_gap(conn: Connection, gap: Gap) -> None:
 
 def drop_gaps(conn: Connection, repo: RepoState) -> None:
     conn.execute(delete(gaps).where(gaps.c.repo_id == repo.id))
+
+
+def drop_totals(conn: Connection, repo: RepoState) -> None:
+    """Lets the repo's counters and histograms begin again at 0."""
+    conn.execute(delete(totals).where(totals.c.repo_id == repo.id))
+
+
+def newest_created(conn: Connection, repo: RepoState, limit: int) -> dict[int, int]:
+    """The newest builds known of a repo, of every generation: when they were created, by number."""
+    rows = conn.execute(
+        select(builds.c.number, builds.c.created)
+        .where(builds.c.repo_id == repo.id, builds.c.created > 0)
+        .order_by(builds.c.generation.desc(), builds.c.number.desc(), builds.c.run.desc())
+        .limit(limit)
+    )
+    found: dict[int, int] = {}
+    for number, created in rows:
+        found.setdefault(number, created)
+    return found
 
 
 def newest_ended(conn: Connection, server: str) -> dict[str, tuple[int, int, int]]:

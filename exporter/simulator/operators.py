@@ -1,5 +1,7 @@
 """What operators and the source host do to a simulated server."""
 
+from collections.abc import Mapping
+
 from exporter.simulator.builds import Outcome
 from exporter.simulator.state import State
 
@@ -10,6 +12,16 @@ class Operators(State):
     def delete_repo(self, name: str) -> None:
         """The repo and its builds are gone."""
         self.drop_repo(name)
+
+    def rename_repos(self, names: Mapping[str, str]) -> None:
+        """Repos get other names, all in one moment: two may swap theirs."""
+        with self.moment():
+            moved = {new: self.repos.pop(old) for old, new in names.items()}
+            for new, repo in moved.items():
+                repo.name = new
+                self.repos[new] = repo
+                self.touch(repo)
+            self._sorted = sorted(self.repos)
 
     def make_private(self, name: str, *, private: bool = True) -> None:
         """Only users with rights on it may read it from now on."""
