@@ -4,6 +4,7 @@ import re
 import runpy
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import trustme
@@ -13,12 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import web_config
 from exporter.cli.commands import commands
-from exporter.config import load
+from exporter.config import ServerSettings, load
 from exporter.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("grafana/*.md")))
+PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("grafana/*.md")))
 TOKENS = {"DRONE_TOKEN": "a", "OLD_DRONE_TOKEN": "b", "WOODPECKER_TOKEN": "c", "ABF_PASSWORD": "d"}
+DIALECTS = set(get_args(ServerSettings.model_fields["dialect"].annotation))
 PARTS = re.compile(r"_(bucket|sum|count)$")
 
 
@@ -108,6 +110,34 @@ def test_configurations_of_the_pages_load(name: str, tmp_path: Path) -> None:
         (tmp_path / "config.yaml").write_text(re.sub(r"/run/secrets/\w+", "token", block))
         assert load(tmp_path / "config.yaml", {}).servers[0].name == "drone"
     assert found
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS - {"auto"}))
+def test_every_kind_of_server_has_a_page_whose_configurations_load(dialect: str, tmp_path: Path) -> None:
+    page = ROOT / f"docs/servers/{dialect}.md"
+    text = page.read_text(encoding="utf-8")
+    assert f"`dialect: {dialect}`" in text
+    assert re.findall("^## (.+)$", text, re.MULTILINE) == [
+        "Token",
+        "Configuration",
+        "What is read, and at what cost",
+        "What cannot be seen",
+        "What you may meet",
+    ]
+    (tmp_path / "secret").write_text("secret")
+    found = blocks(page, "yaml")
+    for block in found:
+        (tmp_path / "config.yaml").write_text(re.sub(r"/run/secrets/\w+", "secret", block))
+        assert len(load(tmp_path / "config.yaml", {}).servers) == 1
+    assert found
+
+
+def test_readme_and_index_lead_to_every_kind_of_server() -> None:
+    pages = {path.name for path in ROOT.glob("docs/servers/*.md")}
+    assert pages == {f"{dialect}.md" for dialect in DIALECTS - {"auto"}}
+    for name in ("README.md", "docs/configuration.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert set(re.findall(r"servers/([\w.-]+\.md)", text)) == pages, name
 
 
 @needs("promtool")
