@@ -37,7 +37,7 @@ def fill(path: Path, repos: int, of_each: int) -> None:
     ledger.migrate()
     moment = Moment(now - 600, now - 600)
     with ledger.transaction() as conn:
-        watched.write_server(conn, ServerState("ci", int(now) - 86_400, int(now), now, 0.0))
+        watched.write_server(conn, ServerState("ci", int(now) - 86_400, int(now), now, 0.0, ""))
         for place in range(repos):
             repo = RepoState(
                 id=0, server="ci", name=f"load/r{place:05d}", uid="", default_branch="main", timeout=3600,

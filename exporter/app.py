@@ -11,6 +11,7 @@ from exporter.access import Access, Guard
 from exporter.config import Config, ConfigError, ServerSettings
 from exporter.exposition import Body, Page
 from exporter.ledger import Ledger, LedgerError
+from exporter.ledger.recall import Recalled
 from exporter.listener import Listener
 from exporter.log import logger, setup
 from exporter.refresh import Refresher, Shown
@@ -165,7 +166,9 @@ class App:
     ) -> Watch:
         watch = Watch(
             settings,
-            lambda: open_server(settings, self.telemetry, clock=self._clock),
+            lambda: open_server(
+                settings, self.telemetry, recall=Recalled(self.ledger, settings.name), clock=self._clock
+            ),
             self.ledger,
             self.telemetry,
             retention=config.ledger.retention,

@@ -89,7 +89,7 @@ class GapReader:
         part = Part(repo, replace(gap, failed=False), [], [])
         rows = self._single(part) if self._is_single(repo, gap) else self._page(part)
         if gap.history:
-            if rows and 0 < rows[-1].created < cutoff:
+            if self._is_too_old(rows, cutoff):
                 part.rest.high = gap.low - 1
             rows = [b for b in rows if b.created >= cutoff or b.number == repo.highest or not b.ended]
         part.builds = rows
@@ -138,6 +138,10 @@ class GapReader:
         """
         page = self._find_page(repo, number)
         return next((build for build in page.builds if build.number == number), None)
+
+    def _is_too_old(self, rows: Sequence[Build], cutoff: int) -> bool:
+        """True when nothing that is to be read comes after these rows."""
+        return len(rows) > 0 and 0 < rows[-1].created < cutoff
 
     def _is_single(self, repo: RepoState, gap: Gap) -> bool:
         limit = self._server.limits.history_limit
@@ -221,6 +225,48 @@ class GapReader:
 
     def _makes_no_sense(self, repo: RepoState, what: str) -> ServerError:
         return self._server.session.fault("shape", repo.name, what, status=200)
+
+
+class PageReader(GapReader):
+    """Reads history page by page where numbers do not tell what is on a page: the last changed come first.
+
+    One gap stands for all pages; another process begins with the first one again, and nothing counts twice.
+    """
+
+    def __init__(self, server: Server, intake: Intake) -> None:
+        super().__init__(server, intake)
+        self._pages: dict[tuple[int, int], int] = {}
+        """Pages that were read, by repo and gap."""
+
+    def read(self, repo: RepoState, gap: Gap, cutoff: int) -> Part:
+        part = super().read(repo, gap, cutoff)
+        if part.rest.low > part.rest.high:
+            self._pages.pop((repo.id, gap.id), None)
+        return part
+
+    def find_row(self, repo: RepoState, number: int) -> Build | None:  # noqa: ARG002
+        """None: the server's refusal of a single build proves that it is gone."""
+        return None
+
+    def _is_too_old(self, rows: Sequence[Build], cutoff: int) -> bool:
+        return 0 < max((build.created for build in rows), default=0) < cutoff
+
+    def _is_single(self, repo: RepoState, gap: Gap) -> bool:  # noqa: ARG002
+        return False
+
+    def _page(self, part: Part) -> list[Build]:
+        place = part.repo.id, part.rest.id
+        at = self._pages.get(place, 0) + 1
+        page = self._server.builds(part.repo.name, at)
+        self._pages[place] = at
+        if page.rows < self._server.limits.page_size:
+            part.rest.high = part.rest.low - 1
+        return page.builds
+
+
+def gap_reader(server: Server, intake: Intake) -> GapReader:
+    """What reads the gaps of a server, as its numbers allow."""
+    return (PageReader if server.limits.sparse_numbers else GapReader)(server, intake)
 
 
 def _bottom(page: Page) -> int:

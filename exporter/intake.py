@@ -7,11 +7,11 @@ from sqlalchemy import Connection
 
 from exporter.config import ServerSettings
 from exporter.ledger import Ended, Ledger, LedgerError, Moment, Policy, record, store, watched
-from exporter.ledger.runs import Run
 from exporter.ledger.schema import ENDING, OPEN
-from exporter.ledger.watched import Gap, RepoState
+from exporter.ledger.watched import RepoState
 from exporter.log import logger
 from exporter.model import Build, Event, Repo
+from exporter.numbers import Numbers
 from exporter.roster import Roster
 from exporter.telemetry import Telemetry
 
@@ -54,6 +54,8 @@ class Intake:
         self.changed: set[int] = set()
         """Repos that read otherwise than they are shown."""
         self._since = moment().ours
+        self.numbers = Numbers()
+        """What the server's numbers tell, once it is known which server it is."""
         self.policy = policy_of(settings, series_retention)
         self.ended = self.counted = 0
         """Ends settled by this process, and those of them that moved counters."""
@@ -90,7 +92,8 @@ class Intake:
                     if repo.generation and not (of_repo := store.of_generation(conn, repo, of_repo)):
                         continue
                     top = max(of_repo, key=lambda build: build.number)
-                    if _advance(conn, repo, top.number, top.created, {build.number for build in of_repo}):
+                    seen = {build.number for build in of_repo}
+                    if self.numbers.advance(conn, repo, top.number, top.created, seen):
                         changed.add(repo.id)
                     done = record(conn, repo, self.policy, of_repo, now)
                     ended += done.ended
@@ -107,8 +110,7 @@ class Intake:
     def given_again(self, repo: RepoState, build: Build) -> int:
         """When the build that the ledger has of that number was created, if it is another one; else 0."""
         with self._ledger.reading() as conn:
-            known = store.runs_of(conn, repo, [build.number]).get(build.number, [])
-        return max(run.created for run in known) if known and _is_given_again(build, known, ()) else 0
+            return self.numbers.given_before(conn, repo, build)
 
     def take_newest(self, newest: Iterable[Build | None]) -> None:
         """Takes in those newest builds of repos that read otherwise than what the ledger has.
@@ -139,7 +141,7 @@ class Intake:
             for repo in listed:
                 state = self._roster.watched(repo.name)
                 if state is not None and repo.counter > state.highest:
-                    _advance(conn, state, repo.counter, 0, set())
+                    self.numbers.advance(conn, state, repo.counter, 0, ())
 
     def show(self) -> None:
         """Lets what changed be shown; what cannot be read for that now is shown later."""
@@ -148,19 +150,12 @@ class Intake:
             self._show(changed)
 
     def _renew(self, conn: Connection, repo: RepoState, builds: Sequence[Build], now: Moment) -> None:
-        """Begins a new generation where the server gives out numbers again that it gave before.
-
-        It was rebuilt from empty when a number that was handled has a build that was created later
-        than the one with the highest number.
-        """
-        later = [b for b in builds if 0 < repo.highest_created < b.created and b.number <= repo.highest]
+        """Begins a new generation where the server gives out numbers again that it gave before."""
+        later = self.numbers.given_again(conn, repo, builds)
         if not later:
             return
-        known = store.runs_of(conn, repo, sorted(b.number for b in later))
-        unread = watched.gaps_of_repo(conn, repo.id)
-        if any(_is_given_again(build, known.get(build.number, ()), unread) for build in later):
-            number = min(build.number for build in later)
-            self._begin_again(conn, repo, repo.highest_created, number, now)
+        number = min(build.number for build in later)
+        self._begin_again(conn, repo, repo.highest_created, number, now)
 
     def _begin_again(self, conn: Connection, repo: RepoState, since: int, number: int, now: Moment) -> None:
         """Begins a new generation with the builds that were created after `since` (Unix seconds)."""
@@ -183,7 +178,7 @@ class Intake:
         repo.highest = repo.highest_created = 0
         if moved:
             top = max(moved)
-            _advance(conn, repo, top, moved[top], set(moved))
+            self.numbers.advance(conn, repo, top, moved[top], moved)
 
     def _observe(self, ended: Sequence[Ended], now: Moment) -> None:
         self.ended += len(ended)
@@ -192,27 +187,3 @@ class Intake:
         for end in ended:
             if end.run.counted and end.run.finished >= began:
                 self._telemetry.detection.labels(self._name).observe(max(0.0, now.server - end.run.finished))
-
-
-def _is_given_again(build: Build, known: Sequence[Run], unread: Sequence[Gap]) -> bool:
-    """True when the number was handled, and not for this build."""
-    if known:
-        return all(0 < run.created < build.created for run in known)
-    return not any(gap.low <= build.number <= gap.high for gap in unread)
-
-
-def _advance(conn: Connection, repo: RepoState, top: int, created: int, seen: set[int]) -> bool:
-    """Moves the repo's highest number on; numbers below it that were not seen become gaps to be read."""
-    if top <= repo.highest:
-        if top == repo.highest and created and not repo.highest_created:
-            repo.highest_created = created
-            watched.write_repos(conn, [repo])
-        return False
-    low = repo.highest + 1
-    for number in sorted(number for number in seen | {top + 1} if number >= low):
-        if number > low:
-            watched.add_gap(conn, repo, low, number - 1, history=False)
-        low = number + 1
-    repo.highest, repo.highest_created = top, created
-    watched.write_repos(conn, [repo])
-    return True

@@ -11,7 +11,8 @@ from exporter.ledger import Ledger, Moment, watched
 from exporter.ledger.watched import RepoState, ServerState
 from exporter.log import logger
 from exporter.model import Build, Repo
-from exporter.servers import Server
+from exporter.numbers import Numbers
+from exporter.servers import Limits, Server
 
 GONE_SWEEPS = 3
 GONE_SECONDS = 30 * 60
@@ -30,6 +31,8 @@ class Roster:
         self.stale = True
         """What memory holds may be of a transaction that failed: to be loaded."""
         self.server: ServerState | None = None
+        self.told_until = 0
+        """Up to when all was told that changed (server's clock)."""
         self.repos: dict[str, RepoState] = {}
         self.by_id: dict[int, RepoState] = {}
 
@@ -40,6 +43,7 @@ class Roster:
             states = watched.repo_states(conn, self._settings.name)
         self.repos = {state.name: state for state in states}
         self.by_id = {state.id: state for state in states}
+        self.told_until = int(self.server.last_poll + self.server.skew) if self.server else 0
         self.stale = False
 
     def watched(self, name: str) -> RepoState | None:
@@ -50,7 +54,7 @@ class Roster:
     def greet(self, conn: Connection, now: Moment) -> ServerState:
         """The server's own row, made on first contact."""
         if self.server is None:
-            self.server = ServerState(self._settings.name, int(now.server), 0, 0.0, 0.0)
+            self.server = ServerState(self._settings.name, int(now.server), 0, 0.0, 0.0, "")
             watched.write_server(conn, self.server)
         return self.server
 
@@ -103,14 +107,14 @@ class Roster:
     def _tell(self, message: str, state: RepoState, before: Mapping[int, str]) -> None:
         log.info(message, server=state.server, repo=state.name, before=before[state.id])
 
-    def unmet(self, wanted: Sequence[Repo], listing_delay: int) -> list[Repo]:
+    def unmet(self, wanted: Sequence[Repo], limits: Limits) -> list[Repo]:
         """Those that earlier sweeps did not list, and that may have been made since the last one.
 
         Left out are those whose newest build is too old for the first one to matter.
         """
         if self.server is None or not self.server.last_sweep:
             return []
-        since = self._counted_from(self.server, listing_delay)
+        since = self._counted_from(self.server, limits)
         return [
             repo
             for repo in wanted
@@ -122,22 +126,29 @@ class Roster:
         conn: Connection,
         listed: Sequence[Repo],
         firsts: Mapping[str, int],
-        listing_delay: int,
+        limits: Limits,
+        numbers: Numbers,
         now: Moment,
     ) -> set[int]:
         """Takes in a sweep's list; returns the ids of the repos that came, changed or went."""
         known = self.greet(conn, now)
-        counted_from = self._counted_from(known, listing_delay)
+        counted_from = self._counted_from(known, limits)
+        if not limits.lists_repos:
+            listed = [*listed, *self._known_beside(listed)]
         changed: list[RepoState] = []
         for repo in self.wanted(listed):
             state = self.repos.get(repo.name)
             if state is None:
                 young = firsts.get(repo.name, 0) >= counted_from
                 state = self._adopt(conn, repo, counted_from if young else None, now)
+                if not (young and limits.lists_repos):
+                    numbers.leave_to_import(conn, state, repo, wanted=self._imports)
                 changed.append(state)
             before = replace(state)
             if not state.watched:
-                self._take_back(conn, state, repo, now)
+                state.watched = True
+                _set_horizon(state, now)  # what ended while `repos:` left it out is history
+                numbers.leave_to_import(conn, state, repo, wanted=self._imports)
             state.uid, state.timeout = repo.id or state.uid, repo.timeout or state.timeout
             state.default_branch = repo.default_branch or state.default_branch
             state.build_url = repo.build_url
@@ -152,12 +163,24 @@ class Roster:
         watched.write_server(conn, known)
         return {state.id for state in changed}
 
-    def _counted_from(self, known: ServerState, listing_delay: int) -> int:
+    @property
+    def _imports(self) -> bool:
+        return self._settings.import_ > 0
+
+    def _counted_from(self, known: ServerState, limits: Limits) -> int:
         """Since when a repo may have had builds without being listed (server's clock)."""
-        return max(known.first_contact, known.last_sweep - listing_delay)
+        told = known.last_sweep - limits.listing_delay if limits.lists_repos else self.told_until
+        return max(known.first_contact, told)
+
+    def _known_beside(self, listed: Sequence[Repo]) -> Iterable[Repo]:
+        """The repos that were met before and are not `listed`: where no list tells all, they are there."""
+        names = {repo.name for repo in listed}
+        for state in self.repos.values():
+            if state.name not in names and not state.gone:
+                yield Repo(name=state.name, build_url=state.build_url)
 
     def _adopt(self, conn: Connection, repo: Repo, counted_from: int | None, now: Moment) -> RepoState:
-        """A repo that is seen for the first time, with its horizon and its history to be read.
+        """A repo that is seen for the first time, with its horizon.
 
         A repo that was made since the last sweep is counted from its first build on: what it built
         before we heard of it is no history (docs/metrics.md, "History and the present").
@@ -171,6 +194,7 @@ class Roster:
             timeout=repo.timeout,
             build_url=repo.build_url,
             horizon=int(now.server) if counted_from is None else counted_from,
+            horizon_skew=now.server - now.ours,
             generation=0,
             highest=0,
             highest_created=0,
@@ -182,26 +206,7 @@ class Roster:
         )
         watched.write_repos(conn, [state])
         self.repos[state.name] = self.by_id[state.id] = state
-        if counted_from is None:
-            self._leave_to_import(conn, state, repo)
         return state
-
-    def _take_back(self, conn: Connection, state: RepoState, repo: Repo, now: Moment) -> None:
-        """Watches a repo again that `repos:` had left out: what ended meanwhile is history."""
-        state.watched = True
-        state.horizon = int(now.server)
-        self._leave_to_import(conn, state, repo)
-
-    def _leave_to_import(self, conn: Connection, state: RepoState, repo: Repo) -> None:
-        newest = repo.newest
-        top = max(repo.counter, newest.number if newest else 0)
-        if top <= state.highest:
-            return
-        if self._settings.import_:
-            watched.add_gap(conn, state, state.highest + 1, top, history=True)
-        state.highest = top
-        state.highest_created = newest.created if newest and newest.number == top else 0
-        watched.write_repos(conn, [state])
 
     def _is_seen(self, repo: Repo) -> bool:
         return repo.active or not self._settings.repos.active_only
@@ -217,7 +222,7 @@ class Roster:
         """No horizon is ahead of the server's clock, so that builds count although that was set back."""
         for state in self.repos.values():
             if state.horizon > now.server:
-                state.horizon = int(now.server)
+                _set_horizon(state, now)
                 yield state
 
     def _miss(self, listed: set[str], now: Moment) -> Iterable[RepoState]:
@@ -239,6 +244,10 @@ class Roster:
                     repo=state.name,
                 )
             yield state
+
+
+def _set_horizon(state: RepoState, now: Moment) -> None:
+    state.horizon, state.horizon_skew = int(now.server), now.server - now.ours
 
 
 def first_created(server: Server, repo: Repo) -> int:

@@ -38,7 +38,7 @@ class Sweeper:
         wanted = self._roster.wanted(listed)
         with self._ledger.transaction() as conn:
             self._intake.changed |= self._roster.update(
-                conn, listed, firsts, self._server.limits.listing_delay, self._moment()
+                conn, listed, firsts, self._server.limits, self._intake.numbers, self._moment()
             )
         self._intake.take_newest(repo.newest for repo in wanted)
         self._intake.reach(wanted)
@@ -68,7 +68,7 @@ class Sweeper:
         """When the first builds of new repos were created, and the repos that are left to a later sweep."""
         firsts: dict[str, int] = {}
         late: set[str] = set()
-        for repo in self._roster.unmet(wanted, self._server.limits.listing_delay):
+        for repo in self._roster.unmet(wanted, self._server.limits):
             try:
                 firsts[repo.name] = first_created(self._server, repo)
             except ServerError as error:

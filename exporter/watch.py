@@ -15,14 +15,15 @@ from typing import Literal
 from exporter.config import ServerSettings
 from exporter.faults import Faults
 from exporter.follow import Follower
-from exporter.gaps import GapReader
+from exporter.gaps import GapReader, gap_reader
 from exporter.http import ServerError, Session
 from exporter.intake import Intake
 from exporter.ledger import Ledger, LedgerError, Moment, Policy, watched
 from exporter.ledger.prune import prune
 from exporter.model import User
+from exporter.numbers import numbers_of
 from exporter.roster import Roster
-from exporter.servers import Server, not_counted
+from exporter.servers import Server
 from exporter.sweep import Sweeper
 from exporter.telemetry import Telemetry
 
@@ -158,6 +159,7 @@ class Watch:
     def load(self) -> None:
         """Reads what the ledger has of the server; raises `LedgerError`."""
         self.roster.load()
+        self._cursor = self.roster.server.cursor if self.roster.server else ""
         if self.last_poll():
             self._telemetry.last_poll.labels(self.name, "watch").set(self.last_poll())
 
@@ -175,7 +177,7 @@ class Watch:
         session = connected.server.session
         with self._ledger.transaction() as conn:
             known = self.roster.greet(conn, self._moment())
-            known.last_poll, known.skew = self._clock(), session.skew
+            known.last_poll, known.skew, known.cursor = self._clock(), session.skew, self._cursor
             watched.write_server(conn, known)
         self._intake.show()
         self._telemetry.clock_skew.labels(self.name).set(session.skew)
@@ -198,9 +200,8 @@ class Watch:
             server = self._open_server()
             self._session = server.session
             self.user = server.whoami()
-            if not server.limits.counted:
-                raise not_counted(server)
-            gaps = GapReader(server, self._intake)
+            self._intake.numbers = numbers_of(server.limits)
+            gaps = gap_reader(server, self._intake)
             follower = Follower(
                 server,
                 gaps,
@@ -230,6 +231,7 @@ class Watch:
 
     def _poll(self, connected: Connected) -> None:
         server = connected.server
+        began = self._moment().server
         rows, cursor = server.feed(self._cursor)
         self._faults.answered()
         shown = {(row.repo, row.number) for row in rows}
@@ -242,6 +244,8 @@ class Watch:
         if server.limits.feed_rows and shown and self._feed is not None and not shown & self._feed:
             self._intake.take_newest(repo.newest for repo in server.repos(brief=True))
         self._feed, self._cursor = shown, cursor
+        if 2 * len(rows) <= server.limits.feed_part:
+            self.roster.told_until = int(began)
         connected.follower.follow(rows, self._for_a_while(self.settings.poll))
         self._read_gaps(connected, history=False, go_on=self._for_a_while(self.settings.poll))
         connected.follower.read_ends(history=False, go_on=self._for_a_while(self.settings.poll))

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from exporter.config import Only, RepoFilter, ServerSettings
 from exporter.exposition import Page
 from exporter.ledger import Ledger
+from exporter.ledger.recall import Recalled
 from exporter.refresh import Refresher, Shown
 from exporter.servers.detect import open_server
 from exporter.simulator import Clock, Running, World, serve
@@ -76,7 +77,13 @@ class Rig:
         self.settings = ServerSettings.model_validate(options)
         self.watch = Watch(
             self.settings,
-            lambda: open_server(self.settings, self.telemetry, clock=self.ours, sleep=self.clock.advance),
+            lambda: open_server(
+                self.settings,
+                self.telemetry,
+                recall=Recalled(self.ledger, "ci"),
+                clock=self.ours,
+                sleep=self.clock.advance,
+            ),
             self.ledger,
             self.telemetry,
             retention=400 * DAY,

@@ -19,8 +19,8 @@ exporter.headers exporter.connections exporter.http
 exporter.servers
 exporter.servers.*
 exporter.ledger exporter.ledger.*
-exporter.faults exporter.sweep exporter.renames exporter.gaps exporter.intake exporter.roster
-exporter.follow exporter.watch
+exporter.faults exporter.numbers
+exporter.roster exporter.intake exporter.gaps exporter.renames exporter.sweep exporter.follow exporter.watch
 exporter.samples
 exporter.chunks exporter.exposition
 exporter.refresh

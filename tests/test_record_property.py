@@ -233,3 +233,35 @@ def test_any_order_gives_the_same_ledger(engine: Engine, dialect: str, data: st.
     told = data.draw(answers(server, truths))
     last = [[truth.end] for truth in truths]
     assert recorded(engine, told + last) == recorded(engine, last)
+
+
+@st.composite
+def publications(draw: st.DrawFn) -> list[list[Build]]:
+    """Of some builds, all that was told from their end until what comes after it had ended, too."""
+    told = []
+    for number in range(1, draw(st.integers(1, 3)) + 1):
+        build = Build(
+            repo=REPO.name, number=number, run=HORIZON + draw(st.integers(-100, 100)), id=number,
+            status=Status.SUCCESS, detailed=True, event=Event.MANUAL, branch="main", created=HORIZON - 100,
+            steps=(Step(name="build", status=Status.SUCCESS),),
+        )  # fmt: skip
+        ended = draw(st.sampled_from([Status.SUCCESS, Status.ERROR, Status.CANCELLED]))
+        publish = Step(name="publish", status=Status.RUNNING, started=HORIZON + 200)
+        times = {"finished": HORIZON + 200 + draw(st.integers(0, 900))} if draw(st.booleans()) else {}
+        publish_ended = replace(publish, status=ended, **times)
+        told.append(
+            [replace(build, steps=(*build.steps, *after)) for after in ((), [publish], [publish_ended])]
+        )
+    return told
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_step_that_ends_after_its_build_counts_once(engine: Engine, data: st.DataObject) -> None:
+    moments = data.draw(publications())
+    answers = st.lists(
+        st.sampled_from([build for of_one in moments for build in of_one]), min_size=1, max_size=4
+    )
+    told = data.draw(st.lists(answers, max_size=8))
+    last = [[of_one[-1]] for of_one in moments]
+    assert recorded(engine, told + last) == recorded(engine, last)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rig import DAY, Rig, build, rig
 
-DIALECTS = ("drone-0.5", "drone-0.8", "drone-1")
+DIALECTS = ("drone-0.5", "drone-0.8", "drone-1", "woodpecker")
 HELLO = "octo/hello"
 
 

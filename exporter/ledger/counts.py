@@ -69,11 +69,16 @@ def additions(
     if run.event == Event.DEPLOYMENT:
         yield Addition("ci_deployments_total", (environment, status), 1)
     for step, name in zip(steps, step_names, strict=True):
-        if step.status.open:
-            continue
-        yield Addition("ci_steps_total", (name, step.status.word), 1)
-        if step.duration is not None and step.status is not Status.SKIPPED:
-            yield Addition("ci_step_duration_seconds", (name,), step.duration)
+        yield from step_additions(step, name)
+
+
+def step_additions(step: Step, name: str) -> Iterator[Addition]:
+    """What a step adds once it has ended, be it after its build did."""
+    if step.status.open:
+        return
+    yield Addition("ci_steps_total", (name, step.status.word), 1)
+    if step.duration is not None and step.status is not Status.SKIPPED:
+        yield Addition("ci_step_duration_seconds", (name,), step.duration)
 
 
 def born(known: Mapping[tuple[str, str], Name]) -> dict[Series, float]:

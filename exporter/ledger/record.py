@@ -12,7 +12,8 @@ from operator import attrgetter
 from sqlalchemy import Connection
 
 from exporter.ledger import store
-from exporter.ledger.counts import Addition, Series, Total, additions, born
+from exporter.ledger.counts import Addition, Series, Total, additions, born, step_additions
+from exporter.ledger.details import Details
 from exporter.ledger.names import Names, Policy
 from exporter.ledger.past import Past
 from exporter.ledger.runs import Run, hear, is_overtaken, match, new_run
@@ -59,13 +60,14 @@ def record(
     newest = _newest_ends(ordered)
     done = Recorded()
     touched: dict[int, Run] = {}
-    details: list[tuple[Run, Sequence[Step]]] = []
+    details = Details(conn)
     seen: dict[tuple[str, str], int] = {}
     for build in ordered:
         runs, ended = known.setdefault(build.number, []), build.ended
         if runs and is_overtaken(runs, build):
             continue
         run = match(runs, build) if runs else None
+        settled = run is not None and run.state >= SETTLED
         news = run is None or hear(run, build)
         if run is None:
             run = new_run(repo.id, repo.generation, build)
@@ -85,7 +87,7 @@ def record(
         if build.detailed:
             _end_doubts(runs, touched)
         if news and ended and build.steps:
-            details.append((run, build.steps))
+            details.take(run, build, settled=settled)
         old = before.get(id(run))
         if old is not None and run == old:
             continue
@@ -97,14 +99,14 @@ def record(
             seen[at] = max(seen.get(at, 0), run.when_ended)
     peers = _peers(conn, repo.id, done.ended)
     store.write_runs(conn, list(touched.values()), repo.id, {before[i].key for i in touched if i in before})
-    store.write_steps(conn, details)
+    details.write()
     for (branch, event), built in seen.items():
         _announce(names, past, branch, event, built)
-    sums = _fold(names, past, policy, peers, done)
+    sums = _fold(names, past, policy, peers, done) + _late(names, details)
     _add(conn, repo, names, sums, now)
     store.write_names(conn, repo.id, {key: names.known[key] for key in names.changed})
     past.write()
-    done.changed = bool(touched)
+    done.changed = bool(touched or sums)
     return done
 
 
@@ -197,6 +199,17 @@ def _fold(
             steps = names.steps((step.name for step in end.steps), built)
             sums += [(addition, run) for addition in additions(run, branch, environment, end.steps, steps)]
     return sums
+
+
+def _late(names: Names, details: Details) -> list[tuple[Addition, Run]]:
+    """What counters are to add for steps that ended after their run was counted."""
+    return [
+        (addition, run)
+        for run, step in details.late()
+        if run.counted
+        for name in names.steps((step.name,), run.when_ended)
+        for addition in step_additions(step, name)
+    ]
 
 
 def _pair_additions(names: Names, same: Sequence[Run], run: Run) -> Iterable[tuple[Addition, Run]]:

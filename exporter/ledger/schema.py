@@ -40,6 +40,7 @@ servers = Table(
     Column("last_sweep", BigInteger, nullable=False, default=0),
     Column("last_poll", Float, nullable=False, default=0.0),  # our clock
     Column("skew", Float, nullable=False, default=0.0),
+    Column("cursor", String, nullable=False, default=""),  # of the feed, as far as it is recorded
 )
 
 repos = Table(
@@ -53,6 +54,7 @@ repos = Table(
     Column("timeout", BigInteger, nullable=False, default=0),
     Column("build_url", String, nullable=False, default=""),
     Column("horizon", BigInteger, nullable=False),
+    Column("horizon_skew", Float, nullable=False, default=0.0),  # the server's clock minus ours then
     Column("generation", BigInteger, nullable=False, default=0),
     Column("highest", BigInteger, nullable=False, default=0),
     Column("highest_created", BigInteger, nullable=False, default=0),

@@ -1,11 +1,11 @@
 """The ledger's SQL for builds and what is made of them, a repo at a time, in the caller's transaction."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, bindparam, delete, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
 
 from exporter.ledger.counts import Series, Total
 from exporter.ledger.heads import Key
@@ -19,7 +19,8 @@ from exporter.model import Build, Status, Step
 HeadKey: TypeAlias = tuple[str, tuple[str, ...]]
 """The kind of a head and the label values that it is of."""
 _RUN_ROW = attrgetter(*COLUMNS)
-_STEP_ROW = attrgetter("name", "status", "exit_code", "started", "finished", "ignored")
+_STEP_COLUMNS = ("name", "status", "exit_code", "started", "finished", "ignored")
+_STEP_ROW = attrgetter(*_STEP_COLUMNS)
 _BAD = [status.value for status in Status if status.bad]
 _DENSE = 4
 """Numbers that lie at most so many times further apart than they are many are read as a range."""
@@ -32,6 +33,19 @@ _RUNS = (
 )
 _RUNS_BETWEEN = _RUNS.where(builds.c.number.between(bindparam("low"), bindparam("high")))
 _RUNS_AMONG = _RUNS.where(builds.c.number.in_(bindparam("numbers", expanding=True)))
+_HIGHEST_ID = select(func.max(builds.c.id)).where(
+    builds.c.repo_id == bindparam("repo"), builds.c.generation == bindparam("generation")
+)
+_STEPS = (
+    select(steps.c.position, *(steps.c[name] for name in _STEP_COLUMNS))
+    .where(
+        steps.c.repo_id == bindparam("repo"),
+        steps.c.generation == bindparam("generation"),
+        steps.c.number == bindparam("number"),
+        steps.c.run == bindparam("run"),
+    )
+    .order_by(steps.c.position)
+)
 _PEERS = select(builds).where(
     builds.c.repo_id == bindparam("repo"),
     builds.c.commit.in_(bindparam("commits", expanding=True)),
@@ -140,6 +154,22 @@ def of_generation(conn: Connection, repo: RepoState, told: Sequence[Build]) -> l
     return [build for build in told if (build.number, build.run or build.created) not in known]
 
 
+def highest_id(conn: Connection, repo: RepoState) -> int:
+    """The highest id that the server gave to a build of the repo's generation; 0 where none is known."""
+    where = {"repo": repo.id, "generation": repo.generation}
+    return conn.execute(_HIGHEST_ID, where).scalar() or 0
+
+
+def steps_of(conn: Connection, run: Run) -> dict[int, Step]:
+    """The recorded steps of a run, by position."""
+    generation, number, of_run = run.key
+    where = {"repo": run.repo_id, "generation": generation, "number": number, "run": of_run}
+    return {
+        position: Step(**dict(zip(_STEP_COLUMNS, (name, Status(status), *rest), strict=True)))
+        for position, name, status, *rest in conn.execute(_STEPS, where)
+    }
+
+
 def has_builds(conn: Connection, repo_id: int) -> bool:
     """True when any build of the repo is known."""
     return conn.execute(_ANY_BUILD, {"repo": repo_id}).first() is not None
@@ -165,14 +195,15 @@ def write_runs(conn: Connection, runs: Sequence[Run], repo_id: int, old_keys: Co
     upsert(conn, builds, [_RUN_ROW(run) for run in runs])
 
 
-def write_steps(conn: Connection, ended: Sequence[tuple[Run, Sequence[Step]]]) -> None:
+def write_steps(conn: Connection, ended: Iterable[tuple[Run, Mapping[int, Step]]]) -> None:
+    """Stores the steps of runs, by position."""
     upsert(
         conn,
         steps,
         [
             (run.repo_id, *run.key, position, *_STEP_ROW(step))
             for run, of_run in ended
-            for position, step in enumerate(of_run)
+            for position, step in of_run.items()
         ],
     )
 

@@ -29,6 +29,7 @@ class RepoState:
     timeout: int
     build_url: str
     horizon: int
+    horizon_skew: float
     generation: int
     highest: int
     highest_created: int
@@ -48,6 +49,7 @@ class ServerState:
     last_sweep: int
     last_poll: float
     skew: float
+    cursor: str
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from exporter.http import ServerError, Session
+from exporter.http import Session
 from exporter.model import Build, Repo, Step, User
 
 
@@ -48,6 +48,8 @@ class Limits:
     """Rows of the change feed; more builds than that between two polls overrun it. 0: no limit."""
     page_size: int
     """Builds on one list page."""
+    feed_part: int = 0
+    """Builds that a look at the feed tells at most (ABF): the rest comes with the next one. 0: no limit."""
     history_limit: int = 0
     """Newest builds of a repo that can be listed at all (0.5: 50); 0: every one."""
     restart_in_place: bool = False
@@ -60,8 +62,6 @@ class Limits:
     """Seconds by which the server's list of repos may lag behind (0.8: 72 h, 0.5: 15 min)."""
     repos_limit: int = 0
     """Repos that a user can see at most (0.5 on SQLite: 999); 0: no limit."""
-    counted: bool = True
-    """Its builds become metrics. Where not, this version only shows and changes them (`builds`)."""
     lists_repos: bool = True
     """`repos()` tells all of them. Where not (ABF), it tells those that this process met: one that is not
     among them is not gone, and one that is new there may have been built before."""
@@ -175,13 +175,3 @@ class Publisher(Server, Protocol):
     def reject(self, repo: str, number: int) -> None:
         """Say that what was built is not to be published."""
         ...
-
-
-def not_counted(server: Server) -> ServerError:
-    """Why the builds of a server become no metrics yet."""
-    return server.session.fault(
-        "shape",
-        "/",
-        f"speaks {server.dialect}: this version shows its builds (`build-exporter builds`) and does not "
-        "count them yet",
-    )

@@ -24,6 +24,7 @@ from exporter.servers.abf_wire import (
     Me,
     Past,
     Row,
+    is_told,
     past_of,
     read,
 )
@@ -72,8 +73,8 @@ class Abf:
         self.limits = Limits(
             feed_rows=0,
             page_size=PAGE_SIZE,
+            feed_part=MOST_SHOWN,
             restart_in_place=True,
-            counted=False,
             lists_repos=False,
             sparse_numbers=True,
             job_logs=True,
@@ -115,7 +116,7 @@ class Abf:
             self._known.clear()
             self._waiting, self._newest, self._looked = None, 0, 0.0
         began = self.session.server_now()
-        handled = _moment(cursor)
+        handled = min(_moment(cursor), int(began))  # that clock may have been set back
         if self._waiting is None:
             self._began = self._began or int(began)
             self._waiting = [] if handled else self._unsettled()
@@ -163,13 +164,16 @@ class Abf:
         path = f"/api/v1/projects/{self._project_id(repo)}/build_lists"
         filters = {key: value for key, value in self._lists.base().items() if key != "project_name"}
         rows, count = self._lists.page(path, "builds", filters, page, PAGE_SIZE)
-        ids = sorted({row.id for row in rows}, reverse=True)
-        taken = self._read(ids, {row.id: row.status for row in rows}, keep=False)
+        codes = {row.id: row.status for row in rows if not self._is_left_to_feed(row)}
+        recorded = self._recall.newest(codes)
+        found = {i: b for i, b in recorded.items() if is_told(past_of(b), codes[i])}
+        left = sorted(codes.keys() - found.keys(), reverse=True)
+        taken = self._read(left, codes, recorded, keep=False)
         if taken.left:
             # Some were read before the server failed: all are asked for again.
             raise self.session.fault("status", path, "could not be read to its end")
-        found = [build for _, build in taken.shown.values()]
-        return Page([build for build in found if build.repo == repo], count)
+        found |= {i: build for i, (_, build) in taken.shown.items() if build.repo == repo}
+        return Page([found[i] for i in sorted(found, reverse=True)], count)
 
     def build(self, repo: str, number: int) -> Build:
         try:
@@ -227,6 +231,10 @@ class Abf:
         pasts = {i: past_of(build) for i, build in recorded.items()} | self._known
         self._looked_for_lost = now
         return [i for i in ids if i in pasts and STATUSES.get(pasts[i].code) is not Status.FAILURE]
+
+    def _is_left_to_feed(self, row: Row) -> bool:
+        """True of one that changed since it was told: its run is told by one answer alone."""
+        return row.id in self._known and self._known[row.id].code != row.status
 
     def _is_news(self, row: Row) -> bool:
         known = self._known.get(row.id)
@@ -316,15 +324,8 @@ class Abf:
 
     def _meet(self, build: Build, row: BuildList) -> None:
         self._version = "OpenMandriva" if row.update_type is msgspec.UNSET else "ROSA"
-        known = self._projects.get(build.repo)
-        newest = known.newest if known and known.newest else build
-        self._projects[build.repo] = Repo(
-            name=build.repo,
-            id=str(row.project.id),
-            counter=max(build.number, newest.number),
-            newest=build if build.number >= newest.number else newest,
-            build_url=f"{self._public_url}/build_lists/",
-        )
+        url = f"{self._public_url}/build_lists/"
+        self._projects[build.repo] = Repo(name=build.repo, id=str(row.project.id), build_url=url)
 
     def _project_id(self, repo: str) -> str:
         if repo not in self._projects:

@@ -183,6 +183,12 @@ def is_same_run(past: Past, code: int) -> bool:
     return past.code == CANCELED and code in MADE_LATE
 
 
+def is_told(past: Past, code: int) -> bool:
+    """True when `code` tells of an end no more than what is known; what is recorded of it is not so exact."""
+    same = STATUSES.get(past.code), PUBLISHING.get(past.code)
+    return not past.open and same == (STATUSES.get(code), PUBLISHING.get(code))
+
+
 def read(past: Past | None, row: BuildList, reading: Reading, *, fresh: bool) -> tuple[Past, Build]:
     """The build of an answer, and what is known of it from then on.
 

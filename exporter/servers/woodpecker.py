@@ -43,9 +43,7 @@ class Woodpecker:
 
     def __init__(self, session: Session, public_url: str) -> None:
         self.name = session.name
-        self.limits = Limits(
-            feed_rows=50, page_size=PAGE_SIZE, counted=False, reuses_numbers=True, late_lines=LATE_LINES
-        )
+        self.limits = Limits(feed_rows=50, page_size=PAGE_SIZE, reuses_numbers=True, late_lines=LATE_LINES)
         self.session = session
         self._public_url = public_url.rstrip("/")
         self._version = ""

@@ -15,6 +15,7 @@ def upgrade() -> None:
         sa.Column("last_sweep", sa.BigInteger(), nullable=False),
         sa.Column("last_poll", sa.Float(), nullable=False),
         sa.Column("skew", sa.Float(), nullable=False),
+        sa.Column("cursor", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
@@ -29,6 +30,7 @@ def upgrade() -> None:
         sa.Column("timeout", sa.BigInteger(), nullable=False),
         sa.Column("build_url", sa.String(), nullable=False),
         sa.Column("horizon", sa.BigInteger(), nullable=False),
+        sa.Column("horizon_skew", sa.Float(), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("highest", sa.BigInteger(), nullable=False),
         sa.Column("highest_created", sa.BigInteger(), nullable=False),
