@@ -57,8 +57,7 @@ class ServerSettings(Settings):
     """The token itself, as read; never in the file."""
     dialect: Literal["auto", "drone-0.5", "drone-0.8", "drone-1", "woodpecker", "abf"] = "auto"
     """What the server speaks: `drone-0.5`, `drone-0.8` (0.6 to 0.8), `drone-1` (1.x and 2.x), `woodpecker`
-    (3.x), `abf` (ROSA's and OpenMandriva's); `auto` finds out. The last two are for `build-exporter builds`
-    so far: their builds are not counted yet."""
+    (3.x), `abf` (ROSA's and OpenMandriva's); `auto` finds out."""
     repos: RepoFilter = RepoFilter()
     """Which repos are watched."""
     abf: BuildListFilter = BuildListFilter()

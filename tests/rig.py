@@ -149,6 +149,12 @@ class Rig:
             for name, labels, value in self.series()
         }
 
+    def path(self, repo: str) -> str:
+        """A regular expression of where the server has the builds of a repo."""
+        if self.world.dialect == "woodpecker":
+            return f"repos/{self.world.repos[repo].id}/pipelines"
+        return f"{repo}/builds"
+
     def text(self) -> str:
         return bytes(self.page.render(False, False)).decode()
 

@@ -442,14 +442,15 @@ def test_demo(tmp_path: Path) -> None:
             page = process.metrics()
             shown = {
                 name
-                for name in ("legacy", "platform", "cloud")
+                for name in ("legacy", "platform", "cloud", "forge", "distro")
                 if page.get(f'ci_server_up{{server="{name}"}}')
             }
-            return (
-                len(shown) == 3 and sum(v for s, v in page.items() if s.startswith("ci_builds_running")) > 0
+            return len(shown) == 5 and all(
+                any(v > 0 for s, v in page.items() if s.startswith(f'ci_builds_running{{server="{name}"'))
+                for name in shown
             )
 
-        until("real values of three servers", real, 10 - (time.monotonic() - began))
+        until("real values of every server", real, 10 - (time.monotonic() - began))
         assert f"http://{process.address}/metrics" in process.output
         process.signal(signal.SIGINT)
         assert process.wait(ENDS_WITHIN) == 0

@@ -467,10 +467,10 @@ def test_a_refused_build_is_not_gone_while_a_list_page_has_it(ci: Rig) -> None:
     ci.good_poll()
     push_out_of_the_feed(ci)
     ci.world.set_user(admin=False)
-    ci.world.faults.add("not_found", f"hello/builds/{number}$")
+    ci.world.faults.add("not_found", f"{ci.path(HELLO)}/{number}$")
     ci.good_poll()
     assert ci.value("ci_builds_running", repo=HELLO) == 1
-    ci.world.faults.add("not_found", "hello/builds")
+    ci.world.faults.add("not_found", ci.path(HELLO))
     for _ in range(5):
         ci.good_poll(60)
     assert ci.value("ci_builds_running", repo=HELLO) == 1

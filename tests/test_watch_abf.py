@@ -359,6 +359,13 @@ def test_a_repo_that_was_left_out_for_a_while_reads_as_history_what_it_missed(me
     assert ends(met) == {"success": 2}
 
 
+def test_a_project_that_is_renamed_goes_on_under_its_new_name(met: Rig) -> None:
+    met.world.rename_repos({HELLO: "import/hallo"})
+    build(met, "failure", "import/hallo")
+    assert ends(met) == {"success": 1, "failure": 1}
+    assert met.query("SELECT name FROM repos") == [("import/hallo",)]
+
+
 def test_a_server_replaced_by_an_empty_one_loses_nothing(met: Rig, caplog: pytest.LogCaptureFixture) -> None:
     started(met)
     met.world.replace_by_empty()
@@ -423,4 +430,8 @@ def test_a_limit_of_requests_slows_the_watch_down_before_it_is_hit(tmp_path: Pat
 
 def test_check_finds_nothing_wrong_where_no_repo_was_met_yet(ci: Rig) -> None:
     report = look(ci.settings, ci.telemetry)
-    assert report.bad == []
+    assert (report.bad, report.repos) == ([], "0 of 0 met")
+    ci.world.start_build(HELLO)
+    report = look(ci.settings, ci.telemetry)
+    assert (report.bad, report.repos) == ([], "1 of 1 met")
+    assert any("no list of repos" in note for note in report.notes)

@@ -14,7 +14,7 @@ from rig import DAY, Rig, build, rig
 
 from exporter.simulator import World, serve
 
-DIALECTS = ("drone-0.5", "drone-0.8", "drone-1")
+DIALECTS = ("drone-0.5", "drone-0.8", "drone-1", "woodpecker")
 HELLO = "octo/hello"
 BRANCH = {"repo": HELLO, "branch": "main", "event": "push"}
 FEED = r"/api/user/(feed|builds)$"
@@ -288,7 +288,7 @@ def test_a_single_build_that_cannot_be_had_counts_by_its_rows_own_word(
     ci.world.add_repo("octo/other", default_branch="main")
     ci.settle()
     number = build(ci, "failure")
-    fault = ci.world.faults.add("status", f"{HELLO}/builds/{number}$", status=500)
+    fault = ci.world.faults.add("status", f"{ci.path(HELLO)}/{number}$", status=500)
     build(ci, repo="octo/other")
     ci.good_poll()
     assert ci.query("SELECT counted FROM builds WHERE state = 2") == [(1,)], "the other repo's"
@@ -317,7 +317,7 @@ def test_tries_of_a_build_that_runs_are_none_of_its_end(tmp_path: Path) -> None:
         ci.good_poll(600)
         for _ in range(52):
             ci.world.start_build("octo/busy", started=ci.clock.now(), finished=ci.clock.now() + 1)
-        fault = ci.world.faults.add("not_found", f"{HELLO}/builds/{number}$")
+        fault = ci.world.faults.add("not_found", f"{ci.path(HELLO)}/{number}$")
         for _ in range(5):
             ci.good_poll(200)
         assert fault.struck == 5
@@ -335,9 +335,9 @@ def test_a_row_that_makes_no_sense_is_missing_until_it_can_be_read(ci: Rig) -> N
     ci.settle()
     ci.world.short_builds(70, [HELLO], over=10)
     ci.clock.advance(12)
-    in_list = ci.world.faults.add("wrong_types", rf"{HELLO}/builds\?", row=15)
+    in_list = ci.world.faults.add("wrong_types", rf"{ci.path(HELLO)}\?", row=15)
     number = 70 - 15
-    single = ci.world.faults.add("wrong_types", rf"{HELLO}/builds/{number}$")
+    single = ci.world.faults.add("wrong_types", f"{ci.path(HELLO)}/{number}$")
     feed = ci.world.faults.add("wrong_types", FEED, row=15)
     ci.good_poll()
     ci.good_poll()
@@ -390,7 +390,7 @@ def test_one_build_that_cannot_be_read_keeps_no_other_from_being_read(tmp_path: 
 def test_an_unknown_status_is_kept_and_neither_good_nor_bad(ci: Rig) -> None:
     ci.settle()
     number = build(ci, "failure")
-    ci.world.faults.add("unknown_status", f"(feed|builds|builds/{number})$")
+    ci.world.faults.add("unknown_status", f"(feed|builds|builds/{number}|pipelines|pipelines/{number})$")
     ci.good_poll()
     assert ci.value("ci_unknown_values_total", field="status") >= 2
     ci.good_poll(150)
@@ -403,7 +403,7 @@ def test_an_unknown_status_is_kept_and_neither_good_nor_bad(ci: Rig) -> None:
 @pytest.mark.parametrize("value", ["future", "zero", "1999"])
 def test_times_that_cannot_be_real_are_none(ci: Rig, value: str) -> None:
     ci.settle()
-    ci.world.faults.add("times", "feed|builds", row=-1, value=value)
+    ci.world.faults.add("times", "feed|builds|pipelines", row=-1, value=value)
     build(ci, "failure")
     for _ in range(3):
         ci.good_poll()

@@ -13,7 +13,7 @@ from exporter.simulator import Clock, World
 HELLO, OTHER = "octo/hello", "octo/other"
 
 
-@pytest.fixture(params=["drone-0.5", "drone-0.8", "drone-1"])
+@pytest.fixture(params=["drone-0.5", "drone-0.8", "drone-1", "woodpecker"])
 def ci(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     with rig(request.param, tmp_path, timeout=0.2) as made:
         made.world.add_repo(OTHER, default_branch="main")
@@ -32,7 +32,7 @@ def ups(ci: Rig, looks: int) -> int:
 @pytest.mark.parametrize("kind", ["hang", "reset"])
 def test_a_build_that_never_answers_counts_by_its_row_and_leaves_the_server_up(ci: Rig, kind: str) -> None:
     ci.settle()
-    ci.world.faults.add(kind, rf"{HELLO}/builds/\d+$")
+    ci.world.faults.add(kind, rf"{ci.path(HELLO)}/\d+$")
     build(ci, "error")
     build(ci, repo=OTHER)
     assert ups(ci, 12) == 12
@@ -58,7 +58,7 @@ def test_a_history_that_never_answers_keeps_no_other_from_being_read(tmp_path: P
 @pytest.mark.parametrize("status", [500, 502])
 def test_a_list_of_open_builds_that_fails_is_done_without(ci: Rig, status: int) -> None:
     ci.settle()
-    ci.world.faults.add("status", "^/api/builds", status=status)
+    ci.world.faults.add("status", "^/api/(builds|pipelines)", status=status)
     number = ci.world.start_build(HELLO, running=True)
     assert ups(ci, 3) == 3
     ci.world.finish(HELLO, number, "failure")
@@ -70,7 +70,7 @@ def test_a_new_repo_whose_first_build_never_answers_keeps_no_look_from_being_mad
     ci.settle()
     ci.clock.advance(60)
     ci.world.add_repo("octo/new", default_branch="main")
-    ci.world.faults.add("hang", "octo/new/builds/1$")
+    ci.world.faults.add("hang", f"{ci.path('octo/new')}/1$")
     for _ in range(3):
         build(ci, repo="octo/new")
     build(ci)
@@ -169,7 +169,7 @@ def test_our_clock_set_back_makes_no_counter_fall(tmp_path: Path) -> None:
 
 def test_a_list_older_than_the_feed_hides_no_build(ci: Rig) -> None:
     ci.settle()
-    ci.world.faults.add("stale", rf"{HELLO}/builds(\?|$)", row=60)
+    ci.world.faults.add("stale", rf"{ci.path(HELLO)}(\?|$)", row=60)
     for repo in (HELLO, OTHER):
         for _ in range(60):
             build(ci, repo=repo, seconds=1)

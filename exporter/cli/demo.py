@@ -23,7 +23,7 @@ POLL = 5.0
 @click.command(short_help="Show it all on simulated servers.")
 @with_web
 def demo(listen: str | None, web_config: Path | None) -> int:
-    """Show the exporter on three simulated servers, one of each generation of Drone.
+    """Show the exporter on simulated servers, one of each kind.
 
     Needs no configuration; its ledger is thrown away in the end.
     """

@@ -325,7 +325,10 @@ class Abf:
     def _meet(self, build: Build, row: BuildList) -> None:
         self._version = "OpenMandriva" if row.update_type is msgspec.UNSET else "ROSA"
         url = f"{self._public_url}/build_lists/"
-        self._projects[build.repo] = Repo(name=build.repo, id=str(row.project.id), build_url=url)
+        met = Repo(name=build.repo, id=str(row.project.id), build_url=url)
+        if self._projects.get(met.name) != met:
+            others = {name: repo for name, repo in self._projects.items() if repo.id != met.id}
+            self._projects = {**others, met.name: met}
 
     def _project_id(self, repo: str) -> str:
         if repo not in self._projects:

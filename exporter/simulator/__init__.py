@@ -39,7 +39,7 @@ source host that denies; `serve(world, tls=(certificate, key))` is a server whos
 Change streams (SSE on 0.8, 1.x, Woodpecker, a WebSocket on 0.5) are told what the clock and the acts do;
 most kinds of fault refuse them.
 
-`life.Life` makes builds come and go by the clock and a seed; `demo.demo_worlds(now, kinds=…)` are the
+`life.Life` makes builds come and go by the clock and a seed; `demo.demo_worlds(now)` are the
 servers of the demo; `python -m exporter.simulator --help` serves one in a process of its own, steered
 over `/_sim/...` (`control.act`). A world of another dialect needs an entry in `invention.TRAITS` and,
 in `server.ANSWER`, a function from request to answer.

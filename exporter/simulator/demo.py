@@ -1,7 +1,7 @@
 """The worlds that the demo shows: one server of each kind, with a past and a life."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from exporter.simulator.clock import Clock
@@ -34,7 +34,6 @@ SERVERS = (
     ("distro", "abf", "import", DISTRO),
 )
 """(name of the server, dialect, owner of the repos, their names)."""
-DRONES = ("drone-0.5", "drone-0.8", "drone-1")
 PAST = 14 * DAY
 """How far back the history of the demo goes."""
 
@@ -42,20 +41,17 @@ PAST = 14 * DAY
 def demo_worlds(
     now: float,
     *,
-    kinds: Sequence[str] = DRONES,
     clock: Clock | None = None,
     tick: Callable[[], float] = time.time,
     seed: int = 7,
 ) -> list[tuple[str, str, World]]:
-    """(name of the server, dialect, world) of one server of each of `kinds`, where builds end all the time.
+    """(name of the server, dialect, world) of one server of each kind, where builds end all the time.
 
     Their clock stands at `now` (Unix seconds) and runs with `tick`, unless `clock` is given.
     """
     clock = clock or Clock.real(now - tick(), tick)
     made = []
     for number, (name, dialect, owner, repos) in enumerate(SERVERS, 1):
-        if dialect not in kinds:
-            continue
         branch = "main" if dialect == "drone-1" else ""
         world = World(dialect, clock=clock, seed=seed + number, default_branch=branch)
         names = [f"{owner}/{repo}" for repo in repos]
