@@ -1,17 +1,14 @@
 """A real Prometheus scrapes the real command, which reads a simulated server of each Drone generation."""
 
-import json
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import requests
 from process import Exporter, configure, entry, exporter, first_look, happened, samples, until
-from programs import needs, path_of
+from programs import needs
+from prometheus import Prometheus, prometheus
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from exporter.simulator import Clock, World, serve
@@ -25,59 +22,6 @@ REFUSED_SAMPLES = (
     "prometheus_target_scrapes_exemplar_out_of_order_total",
 )
 EVENTS = ("push", "pull_request")
-
-
-class Prometheus:
-    """A running Prometheus that scrapes one address every second."""
-
-    def __init__(self, directory: Path, target: str) -> None:
-        scrape = {"job_name": "ci", "static_configs": [{"targets": [target]}]}
-        file = directory / "prometheus.yml"
-        file.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}))
-        self._log = directory / "prometheus.log"
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    str(path_of("prometheus")),
-                    f"--config.file={file}",
-                    f"--storage.tsdb.path={directory / 'tsdb'}",
-                    "--web.listen-address=127.0.0.1:0",
-                    "--enable-feature=exemplar-storage",
-                ],
-                stderr=log,
-            )
-        listening = until("Prometheus", lambda: re.search(r'"Listening on" address=(\S+)', self.log))
-        self._url = f"http://{listening[1]}"
-        until("its readiness", lambda: requests.get(f"{self._url}/-/ready", timeout=5).status_code == 200)
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def api(self, path: str, **parameters: str) -> Any:
-        answer = requests.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=10).json()
-        assert answer["status"] == "success", answer
-        return answer["data"]
-
-    def values(self, query: str, *labels: str) -> dict[tuple[str, ...], float]:
-        """The result of an instant query: values of these labels → value."""
-        return {
-            tuple(series["metric"].get(label, "") for label in labels): float(series["value"][1])
-            for series in self.api("query", query=query)["result"]
-        }
-
-    def own_metrics(self) -> dict[str, float]:
-        return samples(requests.get(f"{self._url}/metrics", timeout=10).text)
-
-
-@contextmanager
-def prometheus(directory: Path, target: str) -> Iterator[Prometheus]:
-    made = Prometheus(directory, target)
-    try:
-        yield made
-    finally:
-        made.process.kill()
-        made.process.wait()
 
 
 def make_world(dialect: str, clock: Clock) -> World:
