@@ -22,14 +22,16 @@ check: .venv/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python docs/build.py --check
+	$(BIN)/python grafana/build.py --check
 	$(BIN)/pytest tests/test_layout.py
 
 bench: .venv/test.stamp
 	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
-# Writes the tables of docs/ anew.
+# Writes the tables of docs/ and the dashboards anew.
 docs: .venv/test.stamp
 	$(BIN)/python docs/build.py
+	$(BIN)/python grafana/build.py
 
 # Programs that some tests run (Debian, as root); without them those tests are skipped and named.
 test-tools:

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "exporter"
 LAYERS = """
 exporter
 exporter.model
+exporter.colours
 exporter.metrics
 exporter.telemetry
 exporter.log
