@@ -28,6 +28,7 @@ exporter.refresh
 exporter.web_config exporter.access exporter.listener exporter.web
 exporter.schedule
 exporter.app
+exporter.rules
 exporter.simulator exporter.simulator.*
 exporter.cli exporter.cli.* exporter.__main__
 """

@@ -10,6 +10,7 @@ from exporter.cli.check import check
 from exporter.cli.common import BAD, SERVER, USAGE, say_error
 from exporter.cli.demo import demo
 from exporter.cli.explain import explain
+from exporter.cli.rules import rules
 from exporter.cli.run import run
 from exporter.config import ConfigError
 from exporter.http import ServerError
@@ -32,7 +33,7 @@ def commands() -> None:
     """
 
 
-for command in (run, check, explain, builds, demo):
+for command in (run, check, explain, builds, rules, demo):
     commands.add_command(command)
 
 

@@ -1,0 +1,146 @@
+"""The alert rules for Prometheus, made from the templates in rules.yaml beside this module."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from importlib.resources import files
+from itertools import pairwise
+from math import isfinite
+
+import yaml
+
+CI = "ci.yaml"
+"""The file with every alert but the one that is opted in to."""
+RED_BRANCH = "optional/ci-red-branch.yaml"
+SELECTOR = "selector"
+SEVERITIES = ("critical", "warning", "info")
+
+_PLACE = re.compile(r"([{,]?)\$\{([a-z_.]+)\}(\}?)")
+_FILE = re.compile(r"# (\S+\.yaml):")
+_UNITS = "ywdhms"
+_DURATION = re.compile(r"([0-9]+)(ms|[ywdhms])")
+_STRING = r'"(?:[^"\\\n]|\\.)*"'
+_MATCHER = re.compile(rf"([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*({_STRING})")
+_ADDRESS = re.compile(r"(https?://)?[\w.:~%@/-]+")
+
+
+class RulesError(ValueError):
+    """A parameter that does not exist, or a value that makes no working rule; says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What can be set in the rules, by its name; `default` as it is written."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def parameters() -> dict[str, Parameter]:
+    """Every parameter by its name, in the order of the rules."""
+    table = yaml.load(_documents()[0], Loader=yaml.BaseLoader)  # noqa: S506: it makes nothing but strings
+    return {name: Parameter(name, default, meaning) for name, (default, meaning) in table.items()}
+
+
+def render(settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The rule files by their names below grafana/rules/; `settings`: values of parameters, as written.
+
+    Raises `RulesError`.
+    """
+    known = parameters()
+    values = {name: parameter.default for name, parameter in known.items()}
+    for name, value in (settings or {}).items():
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`build-exporter rules --list` shows all"
+            raise RulesError(f"{name}: there is no such parameter: {hint}")
+        values[name] = value.strip()
+        wrong = _wrong(known[name], values[name])
+        if wrong:
+            raise RulesError(f"{name}: {value!r} is {wrong}")
+    _expect_alerts(values)
+    everywhere = values[SELECTOR]
+    for name in values:
+        if name.endswith(f".{SELECTOR}") and not name.startswith("exporter."):
+            values[name] = ",".join(filter(None, (everywhere, values[name])))
+    return {_FILE.match(text)[1]: _filled(text, values) for text in _documents()[1:]}  # type: ignore[index]
+
+
+def _documents() -> list[str]:
+    return (files(__name__) / "rules.yaml").read_text(encoding="utf-8").split("\n---\n")
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    def fill(place: re.Match[str]) -> str:
+        before, name, after = place.groups()
+        if name.endswith(SELECTOR) and not values[name]:
+            return "" if before == "{" else after
+        return f"{before}{values[name]}{after}"
+
+    return _PLACE.sub(fill, template).rstrip("\n") + "\n"
+
+
+def _wrong(parameter: Parameter, value: str) -> str:
+    """Why this is no value of the parameter, whose kind its name and its default tell; empty if it is one."""
+    kind = parameter.name.rpartition(".")[2]
+    if kind == SELECTOR:
+        return _wrong_matchers(value)
+    if kind.endswith("severity"):
+        return "" if value in SEVERITIES else f"no severity: write one of {', '.join(SEVERITIES)}"
+    if _is_duration(parameter.default):
+        may_be_none = kind.endswith("for")
+        if not _is_duration(value) or (not may_be_none and not re.search("[1-9]", value)):
+            return "no duration: write it like 90s, 15m, 6h or 1d12h"
+        return ""
+    if _number(parameter.default) is not None:
+        return "" if _number(value) is not None else "no number that is 0 or more: write it like 0.4 or 20"
+    return "" if _ADDRESS.fullmatch(value) else "no address: write it like https://grafana.example.com"
+
+
+def _number(text: str) -> float | None:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return None
+    number = float(text)
+    return number if isfinite(number) else None
+
+
+def _is_duration(text: str) -> bool:
+    found = [unit for _, unit in _DURATION.findall(text)]
+    places = ["ywdhms".index(unit) if unit != "ms" else len(_UNITS) for unit in found]
+    return bool(_DURATION.sub("", text) == "" and found and all(a < b for a, b in pairwise(places)))
+
+
+def _wrong_matchers(text: str) -> str:
+    rest = text
+    while rest:
+        found = _MATCHER.match(rest)
+        if not found:
+            return """no list of label matchers: write it like server="prod",repo=~"acme/.*" """.rstrip()
+        if found[2] in ("=~", "!~"):
+            try:
+                re.compile(found[3][1:-1])
+            except re.error as error:
+                return f"not valid: {found[3]}: {error}"
+        rest = rest[found.end() :].lstrip()
+        if rest and not rest.startswith(","):
+            return f"no list of label matchers: a comma is missing before {rest}"
+        rest = rest.removeprefix(",").lstrip()
+    return ""
+
+
+def _expect_alerts(values: Mapping[str, str]) -> None:
+    """Raises `RulesError` where a ratio would have to pass 1, which none does."""
+    budget = float(values["error_budget.budget"])
+    for pace in ("fast", "slow"):
+        burn = float(values[f"error_budget.{pace}_burn"])
+        if burn * budget >= 1:
+            raise RulesError(
+                f"error_budget.{pace}_burn: {burn:g} times a budget of {budget:g} is "
+                f"{burn * budget:g}: no ratio of failed builds is above 1, so this alert can never fire: "
+                "lower error_budget.budget or the burn rate"
+            )
+    if float(values["failure_ratio.threshold"]) >= 1:
+        raise RulesError("failure_ratio.threshold: no ratio is above 1: write it like 0.4")
