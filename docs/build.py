@@ -1,4 +1,4 @@
-"""Writes the tables of docs/ from the settings and the metrics; `--check` only says which are stale.
+"""Writes the tables of docs/ from the settings, the metrics and the alert rules; `--check` only says which are stale.
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; the rest of a page is written by hand.
 """
@@ -8,9 +8,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from exporter.config import Config, Settings, keys
 from exporter.metrics import METRICS, Group
 from exporter.model import Status
+from exporter.rules import parameters, render
 
 DOCS = Path(__file__).parent
 TABLE = re.compile(r"(<!-- table (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -68,9 +71,27 @@ def status_table() -> Iterator[tuple[str, str]]:
     yield "statuses", "\n".join(rows)
 
 
+def rule_tables() -> Iterator[tuple[str, str]]:
+    """Every alert with the first sentence of its runbook, and what can be set in the rules."""
+    rows = ["| alert | severity | after | when |", "|---|---|---|---|"]
+    for text in render().values():
+        for rule in (rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]):
+            name, page = rule["alert"], DOCS / f"runbooks/{rule['alert']}.md"
+            meaning = page.read_text(encoding="utf-8").split("## Meaning\n\n")[1]
+            sentence = " ".join(re.split(r"\.\s", meaning, maxsplit=1)[0].split())
+            about = f"{rule['labels']['severity']} | {rule['for']} | {sentence}."
+            rows.append(f"| [{name}](runbooks/{name}.md) | {about} |")
+    yield "alerts", "\n".join(rows)
+    rows = ["| name | default | meaning |", "|---|---|---|"]
+    for parameter in parameters().values():
+        default = f"`{parameter.default}`" if parameter.default else ""
+        rows.append(f"| `{parameter.name}` | {default} | {parameter.meaning} |")
+    yield "rule parameters", "\n".join(rows)
+
+
 def main(check: bool) -> int:
     """Bring every page up to date, or (`check`) name the stale ones and return 1."""
-    tables = dict((*setting_tables(Config, ""), *metric_tables(), *status_table()))
+    tables = dict((*setting_tables(Config, ""), *metric_tables(), *status_table(), *rule_tables()))
     unused, stale = set(tables), False
     for page in sorted(DOCS.glob("*.md")):
         old = page.read_text(encoding="utf-8")

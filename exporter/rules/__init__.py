@@ -21,8 +21,10 @@ _PLACE = re.compile(r"([{,]?)\$\{([a-z_.]+)\}(\}?)")
 _FILE = re.compile(r"# (\S+\.yaml):")
 _UNITS = "ywdhms"
 _DURATION = re.compile(r"([0-9]+)(ms|[ywdhms])")
-_STRING = r'"(?:[^"\\\n]|\\.)*"'
+_STRING = r'"(?:[^"\\]|\\[abfnrtv\\"])*"'
 _MATCHER = re.compile(rf"([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*({_STRING})")
+_NOT_RE2 = re.compile(r"\(\?(?:[=!(#>]|<[=!])|\\[1-9]|[*+?}]\+")
+"""What Python's regular expressions have and those of Prometheus have not."""
 _ADDRESS = re.compile(r"(https?://)?[\w.:~%@/-]+")
 
 
@@ -114,21 +116,30 @@ def _is_duration(text: str) -> bool:
 
 
 def _wrong_matchers(text: str) -> str:
+    if not text.isprintable():
+        return "no list of label matchers: it has characters that cannot be seen"
     rest = text
     while rest:
         found = _MATCHER.match(rest)
         if not found:
             return """no list of label matchers: write it like server="prod",repo=~"acme/.*" """.rstrip()
         if found[2] in ("=~", "!~"):
-            try:
-                re.compile(found[3][1:-1])
-            except re.error as error:
-                return f"not valid: {found[3]}: {error}"
+            pattern = found[3][1:-1].replace(r"\\", "\\")
+            if not _compiles(pattern):
+                return f"not valid: {found[3]} is no regular expression of Prometheus (RE2)"
         rest = rest[found.end() :].lstrip()
         if rest and not rest.startswith(","):
             return f"no list of label matchers: a comma is missing before {rest}"
         rest = rest.removeprefix(",").lstrip()
     return ""
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return not _NOT_RE2.search(pattern)
 
 
 def _expect_alerts(values: Mapping[str, str]) -> None:
