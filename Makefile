@@ -28,7 +28,7 @@ check: .venv/test.stamp
 bench: .venv/test.stamp
 	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
-# Writes the tables of docs/ and the dashboards anew.
+# Writes the tables of docs/ and what is generated in grafana/ anew.
 docs: .venv/test.stamp
 	$(BIN)/python docs/build.py
 	$(BIN)/python grafana/build.py

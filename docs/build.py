@@ -1,4 +1,4 @@
-"""Writes the tables of docs/ from the settings, the metrics and the alert rules; `--check` only says which are stale.
+"""Writes the tables of docs/ from settings, metrics and alert rules; `--check` only says which are stale.
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; the rest of a page is written by hand.
 """
@@ -16,6 +16,7 @@ from exporter.model import Status
 from exporter.rules import parameters, render
 
 DOCS = Path(__file__).parent
+RUNBOOKS = DOCS / "runbooks"
 TABLE = re.compile(r"(<!-- table (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -76,7 +77,7 @@ def rule_tables() -> Iterator[tuple[str, str]]:
     rows = ["| alert | severity | after | when |", "|---|---|---|---|"]
     for text in render().values():
         for rule in (rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]):
-            name, page = rule["alert"], DOCS / f"runbooks/{rule['alert']}.md"
+            name, page = rule["alert"], RUNBOOKS / f"{rule['alert']}.md"
             meaning = page.read_text(encoding="utf-8").split("## Meaning\n\n")[1]
             sentence = " ".join(re.split(r"\.\s", meaning, maxsplit=1)[0].split())
             about = f"{rule['labels']['severity']} | {rule['for']} | {sentence}."

@@ -1,9 +1,10 @@
-"""Writes the dashboards into `provisioning/dashboards/ci/`; `--check` only says which are stale."""
+"""Writes the dashboards and the alert rules; `--check` only says which files are stale."""
 
 import json
 import sys
 from pathlib import Path
 
+import alerting
 from boards import BOARDS
 
 DASHBOARDS = Path(__file__).parent / "provisioning/dashboards/ci"
@@ -14,7 +15,7 @@ def main(check: bool) -> int:
     wanted = {
         DASHBOARDS / f"{board.uid}.json": json.dumps(board.json(), indent=1, ensure_ascii=False) + "\n"
         for board in BOARDS
-    }
+    } | alerting.files()
     stale = 0
     for path in sorted({*wanted, *DASHBOARDS.glob("*.json")}):
         text = wanted.get(path)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import promql_parser as tree
-from promql_parser import AggModifierType, LabelModifierType
+from promql_parser import AggModifierType, LabelModifierType, VectorMatchCardinality
 
 TARGET = frozenset({"job", "instance"})
 """Labels that Prometheus adds to whatever it scrapes."""
@@ -91,6 +91,8 @@ class _Walk:
         if op in SETS:
             return left
         if modifier is not None and modifier.group_labels is not None:
+            if modifier.card == VectorMatchCardinality.OneToMany:
+                left, right = right, left
             self._expect(set(modifier.group_labels), right, "group_left")
             return left | frozenset(modifier.group_labels)
         if matching is not None:

@@ -53,14 +53,24 @@ def test_the_unit_tests_pass() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_unit_tests_compare_annotations(name: str) -> None:
     tests = yaml.safe_load(TESTS[name].read_text(encoding="utf-8"))["tests"]
-    expected = [alert for test in tests for case in test.get("alert_rule_test", ()) for alert in case["exp_alerts"]]
+    expected = [
+        alert for test in tests for case in test.get("alert_rule_test", ()) for alert in case["exp_alerts"]
+    ]
     assert expected
     assert all(len(alert["exp_annotations"]) == 4 for alert in expected)
 
 
 def test_faults_of_every_kind_are_planted() -> None:
     faults = [mutant.fault for mutant in PLANTED]
-    for kind in ("without last_over_time", "without and ", "without or", "without unless", " is >=", " is <", "for "):
+    for kind in (
+        "without last_over_time",
+        "without and ",
+        "without or",
+        "without unless",
+        " is >=",
+        " is <",
+        "for ",
+    ):
         assert sum(kind in fault for fault in faults) > 5, kind
     assert "10 is 9" in faults
     assert 'ci_builds_total without status="error"' in faults

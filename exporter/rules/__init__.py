@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from importlib.resources import files
 from itertools import pairwise
 from math import isfinite
@@ -43,8 +42,8 @@ class Parameter:
 
 def parameters() -> dict[str, Parameter]:
     """Every parameter by its name, in the order of the rules."""
-    table = yaml.load(_documents()[0], Loader=yaml.BaseLoader)  # noqa: S506: it makes nothing but strings
-    return {name: Parameter(name, default, meaning) for name, (default, meaning) in table.items()}
+    table = yaml.safe_load(_documents()[0])
+    return {name: Parameter(name, str(default), meaning) for name, (default, meaning) in table.items()}
 
 
 def render(settings: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -111,7 +110,7 @@ def _number(text: str) -> float | None:
 
 def _is_duration(text: str) -> bool:
     found = [unit for _, unit in _DURATION.findall(text)]
-    places = ["ywdhms".index(unit) if unit != "ms" else len(_UNITS) for unit in found]
+    places = [_UNITS.index(unit) if unit != "ms" else len(_UNITS) for unit in found]
     return bool(_DURATION.sub("", text) == "" and found and all(a < b for a, b in pairwise(places)))
 
 
