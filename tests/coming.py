@@ -1,8 +1,8 @@
 """Families that are promised and not in `METRICS` yet, with samples made up in their shapes.
 
-Dashboards chart them and alert rules read them already. What `METRICS` has is taken from there, and what the exporter itself shows
-takes the place of what is made up here, so a family may be struck from this file once it exists; with the
-last one the file goes.
+Dashboards chart them and alert rules read them already. What `METRICS` has is taken from there, and what
+the exporter itself shows takes the place of what is made up here, so a family may be struck from this file
+once it exists; with the last one the file goes.
 """
 
 from collections.abc import Iterator, Sequence

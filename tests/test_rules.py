@@ -12,7 +12,7 @@ import pytest
 import yaml
 from alerts import COMING_COMMANDS, GRAFANA, NAMES, ROOT, RULES, SHIPPED, TESTS, rules_of
 from click.testing import CliRunner
-from dashboards import labels_of
+from dashboards import boards, labels_of
 from hypothesis import given
 from hypothesis import strategies as st
 from promql import read
@@ -20,6 +20,7 @@ from promql import read
 from exporter.cli.commands import commands
 from exporter.rules import CI, RED_BRANCH, RulesError, parameters, render
 
+BOARDS = {board["uid"]: board for board in boards()}
 RUNBOOKS = ROOT / "docs/runbooks"
 ANNOTATIONS = {"summary", "description", "runbook_url", "dashboard_url"}
 
@@ -60,10 +61,13 @@ def test_every_alert_has_what_a_reader_needs(rule: dict[str, dict[str, str]]) ->
     assert all(annotations.values())
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     assert annotations["runbook_url"] == f"docs/runbooks/{name}.md"
-    assert re.match(
-        r"http://localhost:3000/d/ci-(fleet|repository|queue|delivery|exporter)\b",
-        annotations["dashboard_url"],
-    )
+    address = re.fullmatch(r"http://localhost:3000/d/([a-z-]+)(?:\?(.+))?", annotations["dashboard_url"])
+    assert address
+    variables = [one["name"] for one in BOARDS[address[1]]["templating"]["list"]]
+    chosen = dict(choice.split("=") for choice in (address[2] or "").split("&") if choice)
+    for variable, value in chosen.items():
+        assert variable.removeprefix("var-") in variables
+        assert value == f"{{{{ $labels.{variable.removeprefix('var-')} | urlquery }}}}"
     used = set(re.findall(r"\$labels\.(\w+)", " ".join(annotations.values())))
     grouped = set(re.findall(r"(?:by|group_left|on) \(([^)]*)\)", str(rule["expr"])))
     assert used <= {label.strip() for labels in grouped for label in labels.split(",")}
