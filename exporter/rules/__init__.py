@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
-from itertools import pairwise
 from math import isfinite
 
 import yaml
@@ -17,9 +16,9 @@ SELECTOR = "selector"
 SEVERITIES = ("critical", "warning", "info")
 
 _PLACE = re.compile(r"([{,]?)\$\{([a-z_.]+)\}(\}?)")
-_FILE = re.compile(r"# (\S+\.yaml):")
-_UNITS = "ywdhms"
-_DURATION = re.compile(r"([0-9]+)(ms|[ywdhms])")
+_DURATION = re.compile("(?=.)" + "".join(f"(?:([0-9]{{1,6}}){unit})?" for unit in "wdhms"))
+_SECONDS = (604_800, 86_400, 3600, 60, 1)
+_LONGEST = 366 * 86_400
 _STRING = r'"(?:[^"\\]|\\[abfnrtv\\"])*"'
 _MATCHER = re.compile(rf"([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*({_STRING})")
 _NOT_RE2 = re.compile(r"\(\?(?:[=!(#>]|<[=!])|\\[1-9]|[*+?}]\+")
@@ -58,16 +57,15 @@ def render(settings: Mapping[str, str] | None = None) -> dict[str, str]:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`build-exporter rules --list` shows all"
             raise RulesError(f"{name}: there is no such parameter: {hint}")
-        values[name] = value.strip()
+        values[name] = value.strip().removesuffix(",")
         wrong = _wrong(known[name], values[name])
         if wrong:
             raise RulesError(f"{name}: {value!r} is {wrong}")
     _expect_alerts(values)
-    everywhere = values[SELECTOR]
-    for name in values:
+    for name, value in values.items():
         if name.endswith(f".{SELECTOR}") and not name.startswith("exporter."):
-            values[name] = ",".join(filter(None, (everywhere, values[name])))
-    return {_FILE.match(text)[1]: _filled(text, values) for text in _documents()[1:]}  # type: ignore[index]
+            values[name] = ",".join(filter(None, (values[SELECTOR], value)))
+    return dict(zip((CI, RED_BRANCH), (_filled(text, values) for text in _documents()[1:]), strict=True))
 
 
 def _documents() -> list[str]:
@@ -75,6 +73,8 @@ def _documents() -> list[str]:
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
+    """A selector without matchers takes the comma before it along, or its braces."""
+
     def fill(place: re.Match[str]) -> str:
         before, name, after = place.groups()
         if name.endswith(SELECTOR) and not values[name]:
@@ -91,9 +91,9 @@ def _wrong(parameter: Parameter, value: str) -> str:
         return _wrong_matchers(value)
     if kind.endswith("severity"):
         return "" if value in SEVERITIES else f"no severity: write one of {', '.join(SEVERITIES)}"
-    if _is_duration(parameter.default):
-        may_be_none = kind.endswith("for")
-        if not _is_duration(value) or (not may_be_none and not re.search("[1-9]", value)):
+    if _seconds(parameter.default) is not None:
+        seconds = _seconds(value)
+        if seconds is None or (seconds == 0 and not kind.endswith("for")):
             return "no duration: write it like 90s, 15m, 6h or 1d12h"
         return ""
     if _number(parameter.default) is not None:
@@ -108,10 +108,13 @@ def _number(text: str) -> float | None:
     return number if isfinite(number) else None
 
 
-def _is_duration(text: str) -> bool:
-    found = [unit for _, unit in _DURATION.findall(text)]
-    places = [_UNITS.index(unit) if unit != "ms" else len(_UNITS) for unit in found]
-    return bool(_DURATION.sub("", text) == "" and found and all(a < b for a, b in pairwise(places)))
+def _seconds(text: str) -> int | None:
+    """How long a duration as Prometheus writes it is; None of what is none, or longer than a year."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        return None
+    seconds = sum(int(count or 0) * unit for count, unit in zip(found.groups(), _SECONDS, strict=True))
+    return seconds if seconds <= _LONGEST else None
 
 
 def _wrong_matchers(text: str) -> str:
