@@ -1,6 +1,7 @@
 """Connections whose every wait ends: by the deadline of the whole answer, or when the session is closed."""
 
 import contextlib
+import http
 import http.client
 import io
 import socket
@@ -99,6 +100,11 @@ def _pools(gate: Gate, largest: int) -> dict[str, Any]:
             super().__init__(sock, *args, **options)
             raw = self.fp.detach()
             self.fp = io.BufferedReader(_BoundedReader(raw, sock, gate, largest))
+
+        def begin(self) -> None:
+            super().begin()
+            if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                self.length = None  # what follows is the other protocol's, to the connection's end
 
     class Watched(HTTPConnection):
         response_class = Response

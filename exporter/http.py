@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 import requests
@@ -99,6 +99,8 @@ class Session:
     netrc are not read. Threads may share a session; `paced` holds for the thread that entered it.
     """
 
+    _largest: ClassVar[int] = LARGEST_ANSWER
+
     def __init__(
         self,
         *,
@@ -131,7 +133,7 @@ class Session:
         self._proxies = {"http": proxy, "https": proxy} if proxy else {}
         system_trust = parts.scheme == "https" and ca_file is None
         # Not a requests.Session: it reads a redirect's whole body, the environment and cookies.
-        self._adapter = BoundedAdapter(self._gate, LARGEST_ANSWER, system_trust=system_trust)
+        self._adapter = BoundedAdapter(self._gate, self._largest, system_trust=system_trust)
         self._headers = {
             "User-Agent": f"build-exporter/{__version__}",
             "Accept": "application/json",
@@ -295,19 +297,22 @@ class Session:
             raise self._explained(path, error) from None
 
     def _once(self, method: Method, path: str, *, with_token: bool) -> Answer:
-        headers = self._headers
-        if with_token and self._authorization:
-            headers = headers | {"Authorization": self._authorization}
-        with self._adapter.send(
-            requests.Request(method, self._url + path, headers=headers).prepare(),
+        with self._send(method, path, self._headers, with_token=with_token) as response:
+            self._note_clock(response.headers)
+            self._quota.note(response.headers, self.server_now())
+            return Answer(path, response.status_code, response.headers, self._body(response, path))
+
+    def _send(
+        self, method: Method, path: str, headers: Mapping[str, str], *, with_token: bool = True
+    ) -> requests.Response:
+        token = {"Authorization": self._authorization} if with_token and self._authorization else {}
+        return self._adapter.send(
+            requests.Request(method, self._url + path, headers={**headers, **token}).prepare(),
             stream=True,
             timeout=(min(self._timeout, LONGEST_CONNECT), self._timeout),
             verify=str(self._ca_file) if self._ca_file else True,
             proxies=self._proxies,
-        ) as response:
-            self._note_clock(response.headers)
-            self._quota.note(response.headers, self.server_now())
-            return Answer(path, response.status_code, response.headers, self._body(response, path))
+        )
 
     def _body(self, response: requests.Response, path: str) -> bytes:
         packed = response.headers.get("Content-Encoding", "identity").strip().lower()

@@ -16,7 +16,7 @@ exporter.metrics
 exporter.telemetry
 exporter.log
 exporter.yamlfile exporter.fields exporter.filters exporter.config
-exporter.headers exporter.connections exporter.http
+exporter.headers exporter.connections exporter.http exporter.channel
 exporter.servers
 exporter.servers.*
 exporter.ledger exporter.ledger.*

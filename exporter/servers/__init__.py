@@ -1,6 +1,6 @@
 """The one interface through which builds are read, and what every dialect says of itself."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -41,6 +41,22 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """Where a server tells by itself that builds change: a reason to look, and no more than that.
+
+    Not all changes are told, nor in their order, and what was missed is not told again.
+    """
+
+    path: str
+    repo_of: Callable[[str], str]
+    """From an event, the repo that it is of; empty where it makes no sense."""
+    socket: bool = False
+    """It is a WebSocket; else server-sent events."""
+    silence: float = 90.0
+    """Seconds without a byte after which it is dead: every server pings each 30 s (contracts)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a dialect can and cannot do, as data, so that nobody asks which dialect it is."""
 
@@ -77,6 +93,8 @@ class Limits:
     """Seconds after the end of a step in which lines of its log still come in (Woodpecker)."""
     operations: frozenset[Operation] = frozenset({Operation.LOG, Operation.RESTART, Operation.CANCEL})
     """What its API offers beyond reading builds."""
+    stream: Stream | None = None
+    """Its change stream, where it has one."""
 
 
 class Recall(Protocol):

@@ -4,9 +4,9 @@ import msgspec
 
 from exporter.http import Session
 from exporter.model import Build, Status, Step, Word
-from exporter.servers import Limits
+from exporter.servers import Limits, Stream
 from exporter.servers.drone0 import STEP_STATUSES, BuildRow, Drone0, Era, build_of, queued
-from exporter.servers.wire import Code, Count, Reading, Shape, span, text, title, variables
+from exporter.servers.wire import Code, Count, Reading, Shape, repo_told, span, text, title, variables
 
 STATUSES = {
     "pending": Status.PENDING,
@@ -106,6 +106,7 @@ def open_drone05(session: Session, public_url: str) -> Drone0:
             listing_delay=15 * 60,
             repos_limit=999,
             job_logs=True,
+            stream=Stream(path="/ws/feed", socket=True, repo_of=repo_told),
         ),
         statuses=STATUSES,
         rows_tell_spans=False,

@@ -4,9 +4,9 @@ import msgspec
 
 from exporter.http import Session
 from exporter.model import Build, Status, Step, Word
-from exporter.servers import Limits
+from exporter.servers import Limits, Stream
 from exporter.servers.drone0 import STEP_STATUSES, BuildRow, Drone0, Era, build_of, queued
-from exporter.servers.wire import Code, Count, Reading, Shape, span, text, title, variables
+from exporter.servers.wire import Code, Count, Reading, Shape, repo_told, span, text, title, variables
 
 STATUSES = {
     "pending": Status.PENDING,
@@ -108,7 +108,12 @@ def open_drone08(session: Session, public_url: str) -> Drone0:
     era = Era(
         dialect="drone-0.8",
         versions=("0.6", "0.7", "0.8"),
-        limits=Limits(feed_rows=50, page_size=50, listing_delay=72 * 3600),
+        limits=Limits(
+            feed_rows=50,
+            page_size=50,
+            listing_delay=72 * 3600,
+            stream=Stream(path="/stream/events", repo_of=repo_told),
+        ),
         statuses=STATUSES,
         rows_tell_spans=True,
         single=Shape(SingleBuild),

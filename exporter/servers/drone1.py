@@ -4,7 +4,7 @@ import msgspec
 
 from exporter.http import ServerError, Session
 from exporter.model import Build, Event, Repo, Status, Step, User, Word
-from exporter.servers import Limits, Line, Page
+from exporter.servers import Limits, Line, Page, Stream
 from exporter.servers.operations import change, read_log
 from exporter.servers.wire import (
     ACCOUNT,
@@ -18,6 +18,7 @@ from exporter.servers.wire import (
     is_no_list,
     read_build,
     repo_path,
+    repo_reader,
     span,
     text,
     title,
@@ -130,6 +131,13 @@ class RepoRow(msgspec.Struct):
     build: BuildRow | None = None
 
 
+class Told(msgspec.Struct, gc=False):
+    """An event of the change stream: a repo, whose build is of no interest."""
+
+    slug: str
+
+
+STREAM = Stream(path="/api/stream", repo_of=repo_reader(Told, lambda event: event.slug))
 PROGRAM = Shape(Program)
 BUILDS = Shape(BuildRow)
 BUILD = Shape(SingleBuild)
@@ -243,7 +251,7 @@ class Drone1:
 
     def __init__(self, session: Session, public_url: str) -> None:
         self.name = session.name
-        self.limits = Limits(feed_rows=25, page_size=PAGE_SIZE, open_rows=50)
+        self.limits = Limits(feed_rows=25, page_size=PAGE_SIZE, open_rows=50, stream=STREAM)
         self.session = session
         self._public_url = public_url.rstrip("/")
         self._version = ""

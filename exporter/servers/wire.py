@@ -87,6 +87,31 @@ class Reading:
         self._session.telemetry.failed(self._session.name, "shape")
 
 
+def repo_reader(kind: type[T], name: Callable[[T], str]) -> Callable[[str], str]:
+    """Reads of an event of a change stream which repo it is of; empty where it makes no sense."""
+    decode = msgspec.json.Decoder(kind).decode
+
+    def repo_of(event: str) -> str:
+        try:
+            return name(decode(event))
+        except BROKEN:
+            return ""
+
+    return repo_of
+
+
+class Told(msgspec.Struct, gc=False):
+    """An event of the change stream of every dialect but Drone 1.x."""
+
+    class Repo(msgspec.Struct, gc=False):
+        full_name: str
+
+    repo: Repo
+
+
+repo_told = repo_reader(Told, lambda event: event.repo.full_name)
+
+
 class Shape(Generic[T]):
     """How one kind of object is decoded, alone or in a list.
 

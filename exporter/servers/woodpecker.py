@@ -4,9 +4,9 @@ import re
 
 from exporter.http import Answer, ServerError, Session
 from exporter.model import Build, Repo, Step, User
-from exporter.servers import Limits, Line, Page
+from exporter.servers import Limits, Line, Page, Stream
 from exporter.servers.operations import change, lines, log_answer
-from exporter.servers.wire import Reading, Shape, is_no_list, repo_path, text
+from exporter.servers.wire import Reading, Shape, is_no_list, repo_path, repo_told, text
 from exporter.servers.woodpecker_wire import (
     Account,
     FeedRow,
@@ -43,7 +43,13 @@ class Woodpecker:
 
     def __init__(self, session: Session, public_url: str) -> None:
         self.name = session.name
-        self.limits = Limits(feed_rows=50, page_size=PAGE_SIZE, reuses_numbers=True, late_lines=LATE_LINES)
+        self.limits = Limits(
+            feed_rows=50,
+            page_size=PAGE_SIZE,
+            reuses_numbers=True,
+            late_lines=LATE_LINES,
+            stream=Stream(path="/api/stream/events", repo_of=repo_told),
+        )
         self.session = session
         self._public_url = public_url.rstrip("/")
         self._version = ""
