@@ -17,6 +17,7 @@ from exporter.log import logger, setup
 from exporter.refresh import Refresher, Shown
 from exporter.schedule import Schedule
 from exporter.servers.detect import open_server
+from exporter.streams import Subscription
 from exporter.telemetry import Telemetry
 from exporter.watch import Watch
 from exporter.web import build_app
@@ -37,8 +38,14 @@ class Work:
     page: Page
     refresher: Refresher
     watches: tuple[Watch, ...]
+    subscriptions: tuple[Subscription, ...]
     schedule: Schedule
     stop: threading.Event
+
+    def start(self) -> None:
+        self.schedule.start()
+        for subscription in self.subscriptions:
+            subscription.start()
 
 
 class App:
@@ -78,7 +85,7 @@ class App:
     def start(self) -> None:
         """Begins to watch and to answer; raises `ListenError`."""
         self.listener.start()
-        self.work.schedule.start()
+        self.work.start()
         log.info(
             "watching",
             servers=self.watched,
@@ -135,7 +142,7 @@ class App:
             for name in {w.name for w in self.work.watches} - {w.name for w in work.watches}:
                 self.telemetry.forget(name)
             self.work = work
-            work.schedule.start()
+            work.start()
             log.info("the configuration was loaded", servers=self.watched)
             return ""
 
@@ -155,11 +162,15 @@ class App:
         stop = threading.Event()
         watches = tuple(self._watch(settings, config, refresher, stop) for settings in config.servers)
         schedule = Schedule()
-        schedule.watch((watch.name, watch.settings.poll, watch.cycle) for watch in watches)
+        subscriptions = []
+        for watch in watches:
+            hurry = schedule.watch(watch.name, watch.settings.poll, watch.cycle, watch.hints.wait)
+            if watch.settings.stream == "auto":
+                subscriptions.append(_subscribe(watch, hurry))
         schedule.every(TICK, refresher.tick, name="tick", after=TICK)
         schedule.every(MEASURE, refresher.measure, name="measure")
         refresher.tick()  # what was withdrawn is not shown until the first one
-        return Work(config, page, refresher, watches, schedule, stop)
+        return Work(config, page, refresher, watches, tuple(subscriptions), schedule, stop)
 
     def _watch(
         self, settings: ServerSettings, config: Config, refresher: Refresher, stop: threading.Event
@@ -185,8 +196,22 @@ class App:
     def _end(self, work: Work) -> None:
         work.stop.set()
         work.schedule.stop()
+        for subscription in work.subscriptions:
+            subscription.close()
         for watch in work.watches:
             watch.close()
         deadline = time.monotonic() + GRACE
         for watch in work.watches:
             watch.idle.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _subscribe(watch: Watch, hurry: Callable[[], None]) -> Subscription:
+    """What hears the server of `watch`, and makes its looks come sooner."""
+
+    def hint() -> None:
+        watch.hints.give()
+        hurry()
+
+    subscription = Subscription(watch.settings, watch.roster, hint)
+    watch.met = subscription.meet
+    return subscription

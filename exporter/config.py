@@ -81,6 +81,9 @@ class ServerSettings(Settings):
     """Certificates (PEM) to trust in place of the system's."""
     proxy: fields.WebAddress | None = None
     """HTTP proxy through which the server is reached."""
+    stream: Literal["auto", "off"] = "auto"
+    """Whether the server's change stream makes the next look come sooner, where it has one; `off`: it is
+    looked at every `poll` only."""
     allow_writes: StrictBool = False
     """Whether `build-exporter builds` may restart and cancel there (ABF: cancel, publish and reject); the
     token's user needs the right to."""
@@ -98,6 +101,11 @@ class ServerSettings(Settings):
     @classmethod
     def _default_address(cls, value: object, info: ValidationInfo) -> object:
         return value or info.data.get("url") or "http://unknown"
+
+    @field_validator("stream", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        return "off" if value is False else value  # as YAML reads an `off` without quotes
 
     @field_validator("password")
     @classmethod

@@ -24,6 +24,7 @@ from exporter.model import User
 from exporter.numbers import numbers_of
 from exporter.roster import Roster
 from exporter.servers import Server
+from exporter.streams import Hints
 from exporter.sweep import Sweeper
 from exporter.telemetry import Telemetry
 
@@ -72,6 +73,10 @@ class Watch:
         self.idle = threading.Event()
         """Set while no cycle runs."""
         self.idle.set()
+        self.hints = Hints(monotonic)
+        """Given to it, they make the next look come sooner."""
+        self.met: Callable[[Server], None] = lambda _: None
+        """Is told the server each time that it was found to answer anew."""
         self._open_server = open_server
         self._session: Session | None = None
         self._connected: Connected | None = None
@@ -112,8 +117,9 @@ class Watch:
         return self._connected.server if self._connected else None
 
     def cycle(self, *, history: bool = True) -> None:
-        """Looks once at the server, then reads history until shortly before the next look is due."""
+        """Looks once at the server, then reads history until the next look is due, by time or by a hint."""
         began = self._monotonic()
+        self.hints.begin()
         if not self._faults.server_due() or self._stop.is_set():
             return
         self.idle.clear()
@@ -121,6 +127,7 @@ class Watch:
             self._touch()
             connected = self._connect()
             self.look(connected)
+            self.hints.end()
             self._faults.server_good()
             if history:
                 until = began + self.settings.poll * IMPORT_SHARE
@@ -218,6 +225,7 @@ class Watch:
                 server, gaps, self._faults, self._intake, self.roster, self._ledger, self._moment
             )
             self._connected = Connected(server, gaps, follower, sweeper)
+            self.met(server)
         return self._connected
 
     def _moment(self) -> Moment:
@@ -296,7 +304,7 @@ class Watch:
             """False as well where the next request would have to wait for longer than there is time."""
             now = self._monotonic()
             in_time = now + interval < until if next(asked) else self._import_due <= now < until
-            return in_time and not self._stop.is_set()
+            return in_time and not self.hints.due and not self._stop.is_set()
 
         parts = 1
         with connected.server.session.paced(interval):

@@ -199,6 +199,8 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, message: s
         ("poll: true", DURATION),
         ("poll:", DURATION),
         ("import: 99999999d", "must be at most 36500d"),
+        ("stream: true", "must be one of 'auto' or 'off'"),
+        ("stream: 'no'", "must be one of 'auto' or 'off'"),
         ("import_rate: -1", RATE),
         ("import_rate: .nan", RATE),
         ("import_rate: '1'", RATE),

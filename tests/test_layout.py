@@ -21,7 +21,9 @@ exporter.servers
 exporter.servers.*
 exporter.ledger exporter.ledger.*
 exporter.faults exporter.numbers
-exporter.roster exporter.intake exporter.gaps exporter.renames exporter.sweep exporter.follow exporter.watch
+exporter.roster exporter.intake exporter.gaps exporter.renames exporter.sweep exporter.follow
+exporter.streams
+exporter.watch
 exporter.samples
 exporter.chunks exporter.exposition
 exporter.refresh

@@ -7,6 +7,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from exporter.channel import Channel
 from exporter.cli import check_repos
 from exporter.cli.common import BAD, GOOD, SERVER, console, load_config, say, with_config
 from exporter.config import ServerSettings
@@ -16,6 +17,8 @@ from exporter.servers import Server
 from exporter.servers.detect import open_server
 from exporter.telemetry import Telemetry
 
+FIRST_SIGN = 5.0
+"""Seconds within which a change stream says its first word, unless a proxy in between holds it back."""
 LARGEST_SKEW = 60.0
 """Seconds by which a server's clock may be off before it is worth a word."""
 
@@ -76,6 +79,7 @@ def look(settings: ServerSettings, telemetry: Telemetry) -> Report:
         if user.admin and server.open_builds() is None:
             report.notes.append("this edition has no list of running builds: they are asked about singly")
         _repos(settings, server, report)
+        _stream(settings, server, report)
     except ServerError as error:
         report.refused = True
         report.bad.append(error.message)
@@ -105,3 +109,17 @@ def _repos(settings: ServerSettings, server: Server, report: Report) -> None:
         report.notes.append(
             f"the server lists {limit} repos at most where its database is SQLite: others are not seen"
         )
+
+
+def _stream(settings: ServerSettings, server: Server, report: Report) -> None:
+    """Opens the change stream for a moment; nothing that is needed goes missing without it."""
+    stream = server.limits.stream
+    if stream is None or settings.stream == "off":
+        return
+    channel = Channel.beside(server.session)
+    try:
+        next(channel.listen(stream.path, socket=stream.socket, silence=FIRST_SIGN), None)
+    except ServerError as error:
+        report.notes.append(f"no change stream, so changes are seen at the next poll: {error.message}")
+    finally:
+        channel.close()
