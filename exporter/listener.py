@@ -21,6 +21,7 @@ from exporter.log import logger
 
 log = logger(__name__)
 
+END_OF_HEAD = b"\r\n\r\n"
 AT_ONCE = struct.pack("ii", 1, 0)
 """struct linger: closing sends a reset, and the kernel keeps nothing to deliver later."""
 
@@ -145,6 +146,8 @@ class _Connection(HttpToolsProtocol):
         self._patience = patience
         self._allowed = allowed
         self._read = 0
+        self._tail = b""
+        """What the last read of a head ended with, in which its end may have begun."""
         self._head: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
 
@@ -167,7 +170,10 @@ class _Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._head:
-            self._read += len(data)
+            # What comes after the head in the same read is the body's.
+            end = (self._tail + data).find(END_OF_HEAD)
+            self._read += len(data) if end < 0 else max(0, end - len(self._tail))
+            self._tail = data[1 - len(END_OF_HEAD) :]
             if self._read > self._patience.head:
                 cut(self.transport)
                 return
@@ -191,7 +197,7 @@ class _Connection(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         self._head_came()
-        self._read = 0
+        self._read, self._tail = 0, b""
         self._head = self.loop.call_later(self._patience.request, cut, self.transport)
 
     def _head_came(self) -> None:

@@ -420,6 +420,13 @@ def test_an_endless_head_is_cut_off(served: str) -> None:
         client.sendall(endless * 10_000)
 
 
+def test_a_body_that_comes_with_its_head_is_not_taken_for_a_part_of_it(served: str) -> None:
+    body = "x" * 200_000
+    head = f"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with connect(served, head + body) as client:
+        assert client.recv(12) == b"HTTP/1.1 403"
+
+
 def test_a_connection_is_kept_until_it_has_been_idle(serve: Serve) -> None:
     with connect(serve(patience=Patience(idle=1, request=0.2)), GET) as client:
         assert client.recv(15) == b"HTTP/1.1 200 OK"
