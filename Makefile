@@ -4,15 +4,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run demo test check bench docs test-tools clean
+.PHONY: run demo demo-tools test check bench docs test-tools clean
 
 # config.yaml where there is one, else simulated servers.
 run: .venv/run.stamp
 	@if [ -e config.yaml ]; then exec $(BIN)/build-exporter run --config config.yaml; \
 	else exec $(BIN)/build-exporter demo; fi
 
-demo: .venv/run.stamp
-	@exec $(BIN)/build-exporter demo
+# Simulated servers, the exporter, Prometheus, Alertmanager and Grafana, as far as they are installed.
+demo: demo-tools .venv/run.stamp
+	@exec $(BIN)/build-exporter demo --all
+
+# On Debian, as root, they are installed; elsewhere this does nothing.
+demo-tools:
+	@.ci/demo-tools
 
 test: .venv/test.stamp
 	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90

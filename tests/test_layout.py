@@ -32,6 +32,7 @@ exporter.schedule
 exporter.app
 exporter.rules
 exporter.simulator exporter.simulator.*
+exporter.demo exporter.demo.*
 exporter.cli exporter.cli.* exporter.__main__
 """
 """From the lowest to the highest; modules of one line may import each other, though not in a circle."""
