@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run demo demo-tools test check bench docs test-tools clean
+.PHONY: run demo demo-tools test check bench docs lock test-tools clean
 
 # config.yaml where there is one, else simulated servers.
 run: .venv/run.stamp
@@ -37,6 +37,14 @@ bench: .venv/test.stamp
 docs: .venv/test.stamp
 	$(BIN)/python docs/build.py
 	$(BIN)/python grafana/build.py
+
+# Takes the newest packages that fit into the image, each with its hashes.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --no-annotate --generate-hashes --python-platform linux \
+	--python-version 3.13 --custom-compile-command "make lock"
+lock: .venv/test.stamp
+	$(PIP) install uv
+	$(LOCK) --extra postgresql --output-file deploy/image/requirements.txt pyproject.toml
+	echo hatchling | $(LOCK) --output-file deploy/image/build-requirements.txt -
 
 # Programs that some tests run (Debian, as root); without them those tests are skipped and named.
 test-tools:
