@@ -28,15 +28,17 @@ check: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/python docs/build.py --check
 	$(BIN)/python grafana/build.py --check
+	$(BIN)/python deploy/prometheus_rule.py --check
 	$(BIN)/pytest tests/test_layout.py
 
 bench: .venv/test.stamp
 	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
-# Writes the tables of docs/ and what is generated in grafana/ anew.
+# Writes the tables of docs/ and what is generated in grafana/ and deploy/ anew.
 docs: .venv/test.stamp
 	$(BIN)/python docs/build.py
 	$(BIN)/python grafana/build.py
+	$(BIN)/python deploy/prometheus_rule.py
 
 # Takes the newest packages that fit into the image, each with its hashes.
 LOCK := $(BIN)/uv pip compile --quiet --upgrade --no-annotate --generate-hashes --python-platform linux \
