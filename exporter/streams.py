@@ -108,8 +108,10 @@ class Subscription:
 
     def _run(self) -> None:
         failures = 0
-        while not self._closed:
+        while True:
             self._news.clear()
+            if self._closed:  # not before: the word that it ends could be cleared away unread
+                return
             server = self._server
             stream = server.limits.stream if server else None
             if server is None or stream is None:
@@ -134,6 +136,8 @@ class Subscription:
     def _listen(self, channel: Channel, stream: Stream) -> bool:
         """Hears one stream to its end; True when it was well. Raises `ServerError`."""
         self._channel = channel
+        if self._closed:  # the end came before there was this channel to close
+            channel.close()
         self._strangers.clear()
         opened, proven = None, False
         try:

@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from raw import Behaviour, always, response, serving
 
 from exporter.config import RepoFilter, ServerSettings
+from exporter.http import Session
 from exporter.ledger import Ledger, Moment
 from exporter.model import Repo
 from exporter.numbers import Numbers
@@ -47,22 +48,22 @@ class Ear:
 
     def __init__(self, directory: Path, url: str, token: str, dialect: str, pace: Pace = QUICK) -> None:
         self.hints = 0
-        self._settings = ServerSettings.model_validate({
+        self.settings = ServerSettings.model_validate({
             "name": "ci", "url": url, "token": SecretStr(token), "dialect": dialect,
             "repos": RepoFilter(exclude=("octo/ignored",)),
         })  # fmt: skip
         self._ledger = Ledger(f"sqlite:///{directory}/ledger.db")
         self._ledger.migrate()
-        roster = Roster(self._ledger, self._settings)
+        roster = Roster(self._ledger, self.settings)
         with self._ledger.transaction() as conn:
             roster.update(
                 conn, [Repo(name=HELLO)], {}, Limits(feed_rows=50, page_size=50), Numbers(), Moment(NOW, NOW)
             )
-        self.subscription = Subscription(self._settings, roster, self._hint, pace)
+        self.subscription = Subscription(self.settings, roster, self._hint, pace)
         self.subscription.start()
 
     def meet(self) -> None:
-        self.subscription.meet(open_server(self._settings, Telemetry()))
+        self.subscription.meet(open_server(self.settings, Telemetry()))
 
     def _hint(self) -> None:
         self.hints += 1
@@ -131,6 +132,20 @@ def test_a_server_of_strangers_is_not_remembered_without_end(tmp_path: Path) -> 
         until("all that is heeded", lambda: one.hints == MOST_STRANGERS + 1)
         time.sleep(0.2)
         assert one.hints == MOST_STRANGERS + 1
+
+
+def test_a_name_that_is_no_repos_is_neither_heeded_nor_kept(tmp_path: Path) -> None:
+    names = [f"a/{i}{'x' * 100_000}" for i in range(10)] + ["noslash", "a/b/c", "a/ b"]
+    events = b"".join(b'data: {"slug":"%s"}\n\n' % name.encode() for name in [*names, "octo/last"])
+
+    def behaviour(connection: socket.socket, *_: object) -> None:
+        connection.sendall(HEAD + events)
+        connection.recv(1)
+
+    with serving(behaviour) as server, ear(tmp_path, server.url, pace=Pace()) as one:
+        until("the last of them", lambda: one.hints > 1)
+        time.sleep(0.2)
+        assert one.hints == 2, "that it was opened, and the last one"
 
 
 # A stream that fails
@@ -225,6 +240,48 @@ def test_closing_ends_the_thread_and_its_hints(tmp_path: Path) -> None:
         world.start_build(HELLO, running=True)
         time.sleep(0.3)
         assert one.hints == 0
+
+
+class ClearedLate(threading.Event):
+    """What it is told of, it tells `told` just before it forgets it."""
+
+    told: Callable[[], None] | None = None
+
+    def clear(self) -> None:
+        told, self.told = self.told, None
+        if told is not None:
+            told()
+        super().clear()
+
+
+@pytest.mark.parametrize("when", ["before it looks for the server", "before it connects"])
+def test_an_end_in_between_is_an_end(when: str, tmp_path: Path) -> None:
+    def says_nothing(connection: socket.socket, *_: object) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        connection.recv(1)
+
+    with serving(says_nothing) as server, ear(tmp_path, server.url) as one:
+        subscription, known = one.subscription, open_server(one.settings, Telemetry())
+        until("the first stream", lambda: server.requests)
+
+        class Met:
+            limits = known.limits
+
+            @property
+            def session(self) -> Session:
+                subscription.close()
+                return known.session
+
+        news = ClearedLate()
+        waiting, subscription._news = subscription._news, news
+        if when == "before it connects":
+            subscription._server = Met()  # type: ignore[assignment]
+        else:
+            news.told = subscription.close
+        assert subscription._channel is not None
+        subscription._channel.close()
+        waiting.set()
+        until("no thread", lambda: not threads(), 2)
 
 
 def test_abf_has_none(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Reading:
 
     def repo(self, name: str) -> bool:
         """True when it looks like `owner/name`; else the row that holds it is not to be used."""
-        if len(name) <= LONGEST_LABEL and REPO_NAME.fullmatch(name):
+        if is_repo_name(name):
             return True
         self.skip(f"no repo's name: {name[:60]}")
         return False
@@ -87,15 +87,21 @@ class Reading:
         self._session.telemetry.failed(self._session.name, "shape")
 
 
+def is_repo_name(name: str) -> bool:
+    """True when it looks like `owner/name`, and is no longer than a label."""
+    return len(name) <= LONGEST_LABEL and REPO_NAME.fullmatch(name) is not None
+
+
 def repo_reader(kind: type[T], name: Callable[[T], str]) -> Callable[[str], str]:
     """Reads of an event of a change stream which repo it is of; empty where it makes no sense."""
     decode = msgspec.json.Decoder(kind).decode
 
     def repo_of(event: str) -> str:
         try:
-            return name(decode(event))
+            repo = name(decode(event))
         except BROKEN:
             return ""
+        return repo if is_repo_name(repo) else ""
 
     return repo_of
 
