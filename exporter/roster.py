@@ -12,7 +12,7 @@ from exporter.ledger.watched import RepoState, ServerState
 from exporter.log import logger
 from exporter.model import Build, Repo
 from exporter.numbers import Numbers
-from exporter.servers import Limits, Server
+from exporter.servers import Limits, Server, told_until
 
 GONE_SWEEPS = 3
 GONE_SECONDS = 30 * 60
@@ -32,7 +32,7 @@ class Roster:
         """What memory holds may be of a transaction that failed: to be loaded."""
         self.server: ServerState | None = None
         self.told_until = 0
-        """Up to when all was told that changed (server's clock)."""
+        """Up to when all was told that changed, where a feed says so (server's clock)."""
         self.repos: dict[str, RepoState] = {}
         self.by_id: dict[int, RepoState] = {}
 
@@ -43,7 +43,7 @@ class Roster:
             states = watched.repo_states(conn, self._settings.name)
         self.repos = {state.name: state for state in states}
         self.by_id = {state.id: state for state in states}
-        self.told_until = int(self.server.last_poll + self.server.skew) if self.server else 0
+        self.told_until = told_until(self.server.cursor) if self.server else 0
         self.stale = False
 
     def watched(self, name: str) -> RepoState | None:

@@ -23,7 +23,7 @@ from exporter.ledger.prune import prune
 from exporter.model import User
 from exporter.numbers import numbers_of
 from exporter.roster import Roster
-from exporter.servers import Server
+from exporter.servers import Server, told_until
 from exporter.streams import Hints
 from exporter.sweep import Sweeper
 from exporter.telemetry import Telemetry
@@ -239,7 +239,6 @@ class Watch:
 
     def _poll(self, connected: Connected) -> None:
         server = connected.server
-        began = self._moment().server
         rows, cursor = server.feed(self._cursor)
         self._faults.answered()
         shown = {(row.repo, row.number) for row in rows}
@@ -252,8 +251,7 @@ class Watch:
         if server.limits.feed_rows and shown and self._feed is not None and not shown & self._feed:
             self._intake.take_newest(repo.newest for repo in server.repos(brief=True))
         self._feed, self._cursor = shown, cursor
-        if 2 * len(rows) <= server.limits.feed_part:
-            self.roster.told_until = int(began)
+        self.roster.told_until = told_until(cursor)
         connected.follower.follow(rows, self._for_a_while(self.settings.poll))
         self._read_gaps(connected, history=False, go_on=self._for_a_while(self.settings.poll))
         connected.follower.read_ends(history=False, go_on=self._for_a_while(self.settings.poll))

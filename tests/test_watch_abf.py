@@ -136,6 +136,26 @@ def test_an_import_that_was_cut_off_asks_again_for_what_is_not_recorded_alone(tm
         assert ends(ci) == {}
 
 
+def test_an_import_that_was_cut_off_knows_the_project(tmp_path: Path) -> None:
+    """A search by a part of its name could find all that a server has."""
+    with rig("abf", tmp_path, world(builds=60, days=5), import_rate=0.1) as ci:
+        ci.world.add_repo("import/hello-world", builds=500, days=5)
+        number = ci.world.start_build(HELLO, running=True)
+        ci.good_poll()
+        ci.world.finish(HELLO, number)
+        ci.good_poll()
+        ci.clock.advance(200)  # so that no window has it any more
+        ci.world.add_repo("import/other")
+        build(ci, repo="import/other")
+        ci.good_poll()
+        ci.restart()
+        ci.running.requests.clear()
+        ci.good_poll(3600)
+        lists = ci.running.requests["GET", "/api/v1/build_lists"]
+        assert ci.running.requests["GET", "/api/v1/projects/{}/build_lists"] > 0, "history was read"
+        assert lists <= 3, "the feed, what was lost, and what is open"
+
+
 def test_what_ends_while_the_exporter_is_down_counts_once(met: Rig) -> None:
     number = started(met)
     met.close()
@@ -187,6 +207,64 @@ def test_a_server_that_is_down_for_a_while_and_a_token_that_is_revoked(met: Rig)
     hello(met, "failure")
     met.poll(600)
     assert ends(met) == {"success": 2, "failure": 1}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_new_projects_count_although_the_server_failed_before_all_were_read(met: Rig, restart: bool) -> None:
+    numbers = []
+    for i in range(20):
+        met.world.add_repo(f"import/new{i}")
+        numbers.append(build(met, repo=f"import/new{i}", seconds=1))
+    later = "|".join(map(str, numbers[8:]))
+    met.world.faults.add("status", f"build_lists/({later}).json", status=503, times=1)
+    met.good_poll()
+    if restart:
+        met.restart()
+    met.good_poll()
+    assert ends(met) == {"success": 21}
+
+
+@pytest.mark.parametrize("status", [500, 404])
+def test_a_restart_forgets_no_build_that_could_not_be_read_yet(met: Rig, status: int) -> None:
+    met.good_poll(120)
+    number = hello(met, "failure")
+    met.world.faults.add("status", f"build_lists/{number}.json", status=status)
+    for _ in range(3):
+        met.clock.advance(60)
+        hello(met, seconds=1)
+        met.good_poll()
+    met.world.faults.clear()
+    met.restart()
+    assert ends(met) == {"success": 4, "failure": 1}
+
+
+def test_a_build_that_can_never_be_read_holds_nothing_up(met: Rig) -> None:
+    """The window begins where it began when that was first asked for, and moves on once it is given up."""
+    met.good_poll(120)
+    for _ in range(25):
+        number = hello(met, seconds=1)
+        met.world.faults.add("status", f"build_lists/{number}.json", status=500)
+        hello(met, seconds=1)
+        met.clock.advance(60)
+        met.good_poll()
+    before = shown(met)
+    met.good_poll()
+    assert shown(met) - before <= 10, "each is tried ten times"
+    (cursor,) = met.query("SELECT cursor FROM servers")[0]
+    assert all(met.clock.now() - int(at) < 11 * 90 + 120 for at in str(cursor).split(".")[:2])
+    met.world.faults.clear()
+    assert ends(met)["success"] > 26
+
+
+def test_an_end_that_is_refused_for_a_moment_is_no_cancel(met: Rig) -> None:
+    number = started(met)
+    met.close()
+    met.world.finish(HELLO, number)
+    met.clock.advance(600)
+    met.world.faults.add("not_found", f"build_lists/{number}.json", times=2)
+    met.open()
+    met.good_poll()
+    assert ends(met) == {"success": 2}
 
 
 # What ends mean

@@ -49,3 +49,9 @@ class Recalled:
             of_server = select(repos.c.id, repos.c.name).where(repos.c.server == self._server)
             names = {row.id: row.name for row in conn.execute(of_server)}
         return [run.build(names[run.repo_id]) for run in runs]
+
+    def id_of(self, repo: str) -> str:
+        """The server's own id of a recorded repo; empty where none is known."""
+        known = select(repos.c.uid).where(repos.c.server == self._server, repos.c.name == repo)
+        with self._ledger.reading() as conn:
+            return conn.execute(known).scalar() or ""

@@ -64,8 +64,6 @@ class Limits:
     """Rows of the change feed; more builds than that between two polls overrun it. 0: no limit."""
     page_size: int
     """Builds on one list page."""
-    feed_part: int = 0
-    """Builds that a look at the feed tells at most (ABF): the rest comes with the next one. 0: no limit."""
     history_limit: int = 0
     """Newest builds of a repo that can be listed at all (0.5: 50); 0: every one."""
     restart_in_place: bool = False
@@ -97,6 +95,12 @@ class Limits:
     """Its change stream, where it has one."""
 
 
+def told_until(cursor: str) -> int:
+    """The Unix time that a feed's cursor begins with (ABF): all that changed before was told; else 0."""
+    at = cursor.partition(".")[0]
+    return int(at) if at.isascii() and at.isdigit() and len(at) < 16 else 0
+
+
 class Recall(Protocol):
     """What was recorded of a server's builds, for a dialect whose answers tell nothing of before (ABF)."""
 
@@ -108,6 +112,10 @@ class Recall(Protocol):
         """All runs that are recorded as open."""
         ...
 
+    def id_of(self, repo: str) -> str:
+        """The server's own id of a recorded repo; empty where none is known."""
+        ...
+
 
 class NoRecall:
     """Nothing was recorded."""
@@ -117,6 +125,9 @@ class NoRecall:
 
     def open(self) -> list[Build]:
         return []
+
+    def id_of(self, repo: str) -> str:  # noqa: ARG002
+        return ""
 
 
 class Server(Protocol):
@@ -146,7 +157,8 @@ class Server(Protocol):
     def feed(self, cursor: str) -> tuple[list[Build], str]:
         """What changed in all repos since `cursor` ("" at first), newest first, and the next cursor.
 
-        The Drones have no cursor: they answer their newest builds, whatever was asked before.
+        The Drones have no cursor: they answer their newest builds, whatever was asked before. One that
+        there is begins as `told_until` reads it.
         """
         ...
 

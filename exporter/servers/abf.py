@@ -12,7 +12,7 @@ import msgspec
 from exporter.filters import BuildListFilter
 from exporter.http import ServerError, Session
 from exporter.model import Build, Repo, Status, Step, User
-from exporter.servers import Limits, Line, Operation, Page, Recall
+from exporter.servers import Limits, Line, Operation, Page, Recall, told_until
 from exporter.servers.abf_logs import read_logs
 from exporter.servers.abf_search import LISTS, ROWS_AT_ONCE, Search
 from exporter.servers.abf_wire import (
@@ -59,7 +59,7 @@ class Taken:
     shown: dict[int, tuple[int, Build]] = field(default_factory=dict)
     left: list[int] = field(default_factory=list)
     again: list[int] = field(default_factory=list)
-    """Those that could not be read, and are to be asked for with the next look."""
+    """Those that could not be read, and are to be asked for once more."""
     missing: list[int] = field(default_factory=list)
 
 
@@ -73,7 +73,6 @@ class Abf:
         self.limits = Limits(
             feed_rows=0,
             page_size=PAGE_SIZE,
-            feed_part=MOST_SHOWN,
             restart_in_place=True,
             lists_repos=False,
             sparse_numbers=True,
@@ -93,7 +92,9 @@ class Abf:
         self._tries: dict[int, int] = {}
         self._waiting: list[int] | None = None
         """Ids to be read beside those of the window; None until it is known which."""
-        self._began = self._newest = 0
+        self._again: dict[int, int] = {}
+        """Ids that could not be read, and where the window is to begin so that it has them until they are."""
+        self._began = self._newest = self._free = 0
         self._told, self._answers = "", 0
         self._looked = 0.0
         self._looked_at_open = self._looked_for_lost = -LOST_EVERY
@@ -114,30 +115,37 @@ class Abf:
         if cursor != self._told:
             # What was told last was not recorded, or it was another process that told it.
             self._known.clear()
-            self._waiting, self._newest, self._looked = None, 0, 0.0
+            self._again.clear()
+            self._waiting, self._newest, self._free, self._looked = None, 0, 0, 0.0
         began = self.session.server_now()
-        handled = min(_moment(cursor), int(began))  # that clock may have been set back
+        before = int(began) - MARGIN
+        told, since = told_until(cursor), told_until(cursor.partition(".")[2])
+        since = min(since, int(began) - OVERLAP)  # that clock may have been set back
         if self._waiting is None:
             self._began = self._began or int(began)
-            self._waiting = [] if handled else self._unsettled()
+            self._waiting = [] if since else self._unsettled()
         self._waiting += self._lost(began)
-        rows = self._lists.search("feed", {"updated_at_start": (handled or self._began) - OVERLAP})
+        start = since or self._began - OVERLAP
+        free = max(self._free, start)
+        rows = self._lists.search("feed", {"updated_at_start": start})
         window = {row.id: row.status for row in reversed(rows) if self._is_news(row)}
-        asked = list(dict.fromkeys([*window, *self._waiting]))
+        asked = list(dict.fromkeys([*window, *self._again, *self._waiting]))
         taken = self._read(asked[:MOST_SHOWN], window)
         left = taken.left + asked[MOST_SHOWN:]
         done = window.keys().isdisjoint(left)
-        self._waiting = [i for i in left if i not in window] + taken.again
-        if handled or not left:
+        self._waiting = [i for i in left if i not in window]
+        self._again = {i: self._again.get(i, free) for i in taken.again}
+        if since or not left:
             # What did not change since the list was asked for has its place in it: what is older is handled.
-            before = int(began) - MARGIN
             times = [at for i, (at, _) in taken.shown.items() if i in window]
             self._newest = max(self._newest, *times, 0)
             passed = min(self._newest, before) if done else max(at for at in (*times, 0) if at < before)
-            handled = max(handled or self._began, passed)
+            self._free = max(free, passed - OVERLAP)
+            since = max(start, min([self._free, *self._again.values()]))
+            told = max(told, since) if left or self._again else before - OVERLAP
         self._looked = began if done else 0.0
         self._answers += bool(taken.shown)
-        self._told = f"{handled}.{self._answers}"
+        self._told = f"{told}.{since}.{self._answers}"
         return [build for _, build in reversed(taken.shown.values())], self._told
 
     def open_builds(self) -> list[Build] | None:
@@ -176,15 +184,7 @@ class Abf:
         return Page([found[i] for i in sorted(found, reverse=True)], count)
 
     def build(self, repo: str, number: int) -> Build:
-        try:
-            row = self._lists.show(number)
-        except ServerError as error:
-            if error.status == 404 and not self._lists.codes([number]):
-                what = "answered 404: there is no such build list"
-                raise self.session.fault(
-                    "status", f"{LISTS}/{number}", what, status=404, missing=True
-                ) from None
-            raise
+        row = self._lists.show(number)
         if row.project.fullname != repo:
             what = f"is a build list of {text(row.project.fullname)}"
             raise self.session.fault("shape", f"{LISTS}/{number}", what, status=200, missing=True)
@@ -269,9 +269,9 @@ class Abf:
                         break
                     raise
                 taken.left.remove(i)
-                if error.status == 404:
+                if error.missing:
                     taken.missing.append(i)
-                if error.status in {403, 404} or self._tries[i] >= TRIES:
+                if error.missing or error.status == 403 or self._tries[i] >= TRIES:
                     self._give_up(i, codes.get(i, -1))
                 else:
                     taken.again.append(i)
@@ -332,6 +332,8 @@ class Abf:
 
     def _project_id(self, repo: str) -> str:
         if repo not in self._projects:
+            if recorded := self._recall.id_of(repo):
+                return recorded
             name = repo.partition("/")[2]
             rows = self._lists.search("lookup", {"project_name": name})
             for i in {row.project_id: row.id for row in reversed(rows)}.values():
@@ -342,9 +344,3 @@ class Abf:
                 what = f"no build list of {repo} is to be found"
                 raise self.session.fault("status", LISTS, what, status=404)
         return self._projects[repo].id
-
-
-def _moment(cursor: str) -> int:
-    """The Unix time up to which a cursor says that all was handled; 0 where it says nothing."""
-    at = cursor.partition(".")[0]
-    return int(at) if at.isascii() and at.isdigit() and len(at) < 16 else 0

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import urlencode
 
 from exporter.filters import BuildListFilter
-from exporter.http import Session
+from exporter.http import ServerError, Session
 from exporter.servers.abf_wire import BuildList, Named, Row, Shown
 from exporter.servers.wire import Shape
 
@@ -26,7 +26,14 @@ class Search:
         self._filters: dict[str, object] | None = None
 
     def show(self, i: int) -> BuildList:
-        answer = self.session.get(f"{LISTS}/{i}.json", "build")
+        """The single build list; `ServerError.missing` when no list has it either."""
+        try:
+            answer = self.session.get(f"{LISTS}/{i}.json", "build")
+        except ServerError as error:
+            if error.status == 404 and not self.codes([i]):
+                what = "answered 404: there is no such build list"
+                raise self.session.fault("status", f"{LISTS}/{i}", what, status=404, missing=True) from None
+            raise
         row = SHOWN.one(self.session, answer).build_list
         if row.id != i:
             raise self.session.fault("shape", answer.path, f"answered build list {row.id}", status=200)
