@@ -403,6 +403,24 @@ def test_an_unknown_code_is_counted_and_ends_nothing(met: Rig) -> None:
     assert ends(met) == {"success": 2}
 
 
+def test_an_unknown_code_hides_no_restart(met: Rig) -> None:
+    number = hello(met)
+    assert ends(met) == {"success": 2}
+    met.world.faults.add("unknown_status", "build_lists")
+    met.world.touch_build(HELLO, number)
+    met.good_poll()
+    assert met.value("ci_unknown_values_total", field="status")
+    assert ends(met) == {"success": 2}
+    assert met.value("ci_last_build_status", **LABELS) == 1, "it ended, whatever became of it then"
+    met.world.faults.clear()
+    met.world.restart(HELLO, number)
+    met.good_poll()
+    met.world.run(HELLO, number)
+    met.good_poll()
+    met.world.finish(HELLO, number, "failure")
+    assert ends(met) == {"success": 2, "failure": 1}
+
+
 # Repos
 
 

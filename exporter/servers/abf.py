@@ -234,11 +234,11 @@ class Abf:
 
     def _is_left_to_feed(self, row: Row) -> bool:
         """True of one that changed since it was told: its run is told by one answer alone."""
-        return row.id in self._known and self._known[row.id].code != row.status
+        return row.id in self._known and not self._known[row.id].is_now(row.status)
 
     def _is_news(self, row: Row) -> bool:
         known = self._known.get(row.id)
-        return (known is None or known.code != row.status) and self._unreadable.get(row.id) != row.status
+        return (known is None or not known.is_now(row.status)) and self._unreadable.get(row.id) != row.status
 
     def _is_changed(self, build: Build, code: int) -> bool:
         """True when an open build has to be read; else its code is kept, which its record does not tell."""
@@ -246,7 +246,7 @@ class Abf:
         if known is None and STATUSES.get(code, Status.UNKNOWN) is build.status:
             self._keep(build.number, replace(past_of(build), code=code))
             return False
-        return known is None or known.code != code
+        return known is None or not known.is_now(code)
 
     def _read(
         self,

@@ -3,7 +3,7 @@
 Answers tell a code and no history: what a code means depends on what was known before. No I/O.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -140,10 +140,16 @@ class Past:
     """A worker had it before and gave it up, so that it waited twice."""
     publish_started: int = 0
     publish_finished: int = 0
+    unknown: int | None = None
+    """A code that came since, of which nothing is known: it may have any meaning, so it changes none."""
 
     @property
     def open(self) -> bool:
         return STATUSES.get(self.code, Status.PENDING).open
+
+    def is_now(self, code: int) -> bool:
+        """True when that is the last code that was told."""
+        return code == (self.code if self.unknown is None else self.unknown)
 
 
 def past_of(build: Build) -> Past:
@@ -176,7 +182,7 @@ ALIKE = (PENDING, STARTED, SUCCESS, CANCELED, UNPERMITTED_ARCH)
 
 def is_same_run(past: Past, code: int) -> bool:
     """True when the moves allow `code` after what is known; else a restart or test rerun came between."""
-    if past.open or code == past.code or code == PACKAGES_FAIL or code not in STATUSES:
+    if past.open or code == past.code or code == PACKAGES_FAIL:
         return True
     if code in PUBLISHING:
         return past.code in {SUCCESS, TESTS_FAILED, CANCELED, *PUBLISHING}
@@ -202,6 +208,8 @@ def read(past: Past | None, row: BuildList, reading: Reading, *, fresh: bool) ->
 
 def _advance(past: Past | None, row: BuildList, created: int, updated: int, *, fresh: bool) -> Past:
     code = row.status
+    if past is not None and code not in STATUSES:
+        return replace(past, unknown=code)
     if past is None:
         before = Past(code=-1, run=created)
     elif is_same_run(past, code):
@@ -282,7 +290,7 @@ def _parse(row: BuildList, now: Past, created: int, reading: Reading) -> Build:
         commit=text(row.commit_hash or ""),
         created=created,
         started=now.started,
-        finished=now.finished,
+        finished=now.finished if ended else 0,
         wait=span(created, now.started) if waited else None,
         duration=_seconds(row, now.run, rerun=now.rerun) if ended else None,
         author=text(row.user.uname or row.user.name) if row.user else "",
