@@ -123,12 +123,12 @@ class GapReader:
                 for number in part.unread:
                     watched.add_gap(conn, part.repo, number, number, history=False, failed=True)
 
-        rebuilt = [
-            (part.repo, part.below, since)
+        anew = [
+            (part.repo, since)
             for part in parts
             if part.below and (since := self._intake.given_again(part.repo, part.below))
         ]
-        self._intake.take([build for part in parts for build in part.builds], write, rebuilt)
+        self._intake.take([build for part in parts for build in part.builds], write, anew)
 
     def find_row(self, repo: RepoState, number: int) -> Build | None:
         """The build's row in a list page that covers its number; None when it is not there any more.

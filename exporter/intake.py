@@ -64,25 +64,25 @@ class Intake:
         self,
         builds: Iterable[Build],
         within: Callable[[Connection], None] | None = None,
-        rebuilt: Iterable[tuple[RepoState, Build, int]] = (),
+        anew: Sequence[tuple[RepoState, int]] = (),
     ) -> None:
         """Records builds of any repos; `within` writes what else belongs to the same answer.
 
-        `rebuilt`: repos whose numbers begin again, with a proof and since when (`given_again`).
+        `anew`: repos whose numbers begin again, and after what time (`given_again`).
         Raises `LedgerError`; then nothing is written.
         """
         by_repo: dict[str, list[Build]] = {}
         for build in builds:
             by_repo.setdefault(build.repo, []).append(build)
-        if not by_repo and within is None:
+        if not by_repo and not anew and within is None:
             return
         now = self._moment()
         changed: set[int] = set()
         ended: list[Ended] = []
         try:
             with self._ledger.transaction() as conn:
-                for state, proof, since in rebuilt:
-                    self._begin_again(conn, state, since, proof.number, now)
+                for state, since in anew:
+                    self._begin_again(conn, state, since, now)
                     changed.add(state.id)
                 for name, of_repo in by_repo.items():
                     repo = self._roster.watched(name)
@@ -151,20 +151,16 @@ class Intake:
 
     def _renew(self, conn: Connection, repo: RepoState, builds: Sequence[Build], now: Moment) -> None:
         """Begins a new generation where the server gives out numbers again that it gave before."""
-        later = self.numbers.given_again(conn, repo, builds)
-        if not later:
-            return
-        number = min(build.number for build in later)
-        self._begin_again(conn, repo, repo.highest_created, number, now)
+        if self.numbers.given_again(conn, repo, builds):
+            self._begin_again(conn, repo, repo.highest_created, now)
 
-    def _begin_again(self, conn: Connection, repo: RepoState, since: int, number: int, now: Moment) -> None:
+    def _begin_again(self, conn: Connection, repo: RepoState, since: int, now: Moment) -> None:
         """Begins a new generation with the builds that were created after `since` (Unix seconds)."""
         log.warning(
-            "a repo's build numbers begin again: the server was rebuilt; "
+            "a repo's build numbers begin again: the server was rebuilt, or the repo was made anew; "
             "what was recorded stays, and the new builds count",
             server=self._name,
             repo=repo.name,
-            number=number,
             known=repo.highest,
         )
         old = [run for run in store.unsettled(conn, self._name) if run.repo_id == repo.id]

@@ -43,18 +43,17 @@ class Numbers:
         state.highest_created = newest.created if newest and newest.number == top else 0
         watched.write_repos(conn, [state])
 
-    def given_again(self, conn: Connection, repo: RepoState, builds: Sequence[Build]) -> list[Build]:
-        """Those that were created later than the one of the highest number, where theirs is a number that was
-        handled: then the server was rebuilt from empty.
+    def given_again(self, conn: Connection, repo: RepoState, builds: Sequence[Build]) -> bool:
+        """True when one was created later than that of the highest number, and its number was handled: then
+        the server was rebuilt from empty.
         """
         later = [b for b in builds if 0 < repo.highest_created < b.created and b.number <= repo.highest]
         later = self._of_another_server(conn, repo, later)
         if not later:
-            return []
+            return False
         known = store.runs_of(conn, repo, sorted(build.number for build in later))
         unread = watched.gaps_of_repo(conn, repo.id)
-        again = any(_is_given_again(build, known.get(build.number, ()), unread) for build in later)
-        return later if again else []
+        return any(_is_given_again(build, known.get(build.number, ()), unread) for build in later)
 
     def given_before(self, conn: Connection, repo: RepoState, build: Build) -> int:
         """When the build that the ledger has of that number was created, if a server before this one had it.

@@ -1,4 +1,5 @@
-"""Repos that have another name by now: found by the server's own id of them, believed by their builds.
+"""Repos that have another name by now, or an old one that another had: found by the server's own id of
+them, believed by their builds.
 
 An id alone proves nothing: a server that is rebuilt gives out its ids again. A repo is the one that was
 known by another name where one of the newest builds that were recorded of it is still there, with the

@@ -8,6 +8,7 @@ from exporter.gaps import GapReader
 from exporter.http import ServerError
 from exporter.intake import Intake
 from exporter.ledger import Ledger, Moment
+from exporter.ledger.watched import RepoState
 from exporter.model import Repo
 from exporter.renames import is_same, suspects
 from exporter.roster import Roster, first_created
@@ -32,7 +33,7 @@ class Sweeper:
 
     def sweep(self) -> None:
         """Takes in which repos came, changed and went, and their newest builds."""
-        listed = self._renamed(self._completed(self._server.repos()))
+        listed = self._made_anew(self._renamed(self._completed(self._server.repos())))
         firsts, late = self._firsts(self._roster.wanted(listed))
         listed = [repo for repo in listed if repo.name not in late]
         wanted = self._roster.wanted(listed)
@@ -48,21 +49,40 @@ class Sweeper:
         names: dict[int, str] = {}
         late: set[str] = set()
         for repo, known in suspects(self._roster.by_id.values(), listed):
-            key = ("renamed", known.id, repo.name)
-            if known.id in names or repo.name in names.values():
-                continue
-            try:
-                if is_same(self._server, self._gaps, self._ledger, repo, known):
-                    names[known.id] = repo.name
-            except ServerError as error:
-                if not self._faults.bad(key, repo.name, error):
-                    late.add(repo.name)
-            else:
-                self._faults.good(key, repo.name)
+            taken = known.id in names or repo.name in names.values()
+            if not taken and self._is_same(repo, known, late):
+                names[known.id] = repo.name
         if names:
             with self._ledger.transaction() as conn:
                 self._intake.changed |= self._roster.rename(conn, names)
         return [repo for repo in listed if repo.name not in late]
+
+    def _made_anew(self, listed: Sequence[Repo]) -> list[Repo]:
+        """Begins anew with repos whose names are others' by now; returns the list as `_renamed` does."""
+        late: set[str] = set()
+        anew: list[tuple[RepoState, int]] = []
+        for repo in listed:
+            known = self._roster.repos.get(repo.name)
+            other = known and known.highest and known.uid and repo.id not in ("", known.uid)
+            if known and other and self._is_same(repo, known, late) is False:
+                anew.append((known, known.highest_created))
+        self._intake.take((), anew=anew)
+        return [repo for repo in listed if repo.name not in late]
+
+    def _is_same(self, repo: Repo, known: RepoState, late: set[str]) -> bool | None:
+        """Whether a listed repo is a known one; None where the server does not tell, and is asked no more.
+
+        `late` takes in what is to be asked with the next sweep.
+        """
+        key = ("same", known.id, repo.name)
+        try:
+            same = is_same(self._server, self._gaps, self._ledger, repo, known)
+        except ServerError as error:
+            if not self._faults.bad(key, repo.name, error):
+                late.add(repo.name)
+            return None
+        self._faults.good(key, repo.name)
+        return same
 
     def _firsts(self, wanted: Sequence[Repo]) -> tuple[dict[str, int], set[str]]:
         """When the first builds of new repos were created, and the repos that are left to a later sweep."""

@@ -64,6 +64,68 @@ def test_the_number_of_a_build_that_was_removed_is_given_out_again(
     assert "numbers begin again" not in caplog.text
 
 
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("builds", [1, 3])
+def test_a_repo_that_is_removed_and_added_again_is_another_one(ci: Rig, builds: int, down: bool) -> None:
+    """Its builds have the old numbers, and higher ids than those had."""
+    build(ci)
+    ci.world.start_build(HELLO, running=True)
+    assert ends(ci) == {"success": 1}
+    if down:
+        ci.close()
+    ci.world.delete_repo(HELLO)
+    ci.world.add_repo("octo/other")
+    ci.world.add_repo(HELLO, default_branch="main")
+    ci.clock.advance(60)
+    for _ in range(builds):
+        build(ci, "failure")
+    if down:
+        ci.open()
+    ci.good_poll(15)
+    assert ci.value("ci_last_build_status", repo=HELLO, branch="main", event="push") == 2
+    assert ci.value("ci_last_build_number", repo=HELLO, branch="main", event="push") == builds
+    assert ci.value("ci_builds_running", repo=HELLO) == 0
+    ci.restart()
+    ci.good_poll(601)
+    assert ends(ci) == {"success": 1, "failure": builds}
+    build(ci)
+    assert ends(ci) == {"success": 2, "failure": builds}
+    assert ci.value("ci_last_build_status", repo=HELLO, branch="main", event="push") == 1
+    assert ci.value("ci_builds_missing") == 0
+
+
+def test_a_repo_whose_ids_changed_alone_is_the_same(ci: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Its builds are still there: the server's database was moved."""
+    build(ci)
+    assert ends(ci) == {"success": 1}
+    place = ci.world.repos[HELLO]
+    with ci.world.moment():
+        del ci.world.by_id[place.id]
+        place.id = 77
+        ci.world.by_id[77] = place
+        ci.world.touch(place)
+    build(ci, "failure")
+    ci.good_poll(601)
+    assert ends(ci) == {"success": 1, "failure": 1}
+    assert ci.query("SELECT uid, generation FROM repos") == [("77", 0)]
+    assert "numbers begin again" not in caplog.text
+
+
+def test_a_repo_of_which_the_server_does_not_tell_is_asked_about_again(ci: Rig) -> None:
+    build(ci)
+    ci.good_poll()
+    ci.world.delete_repo(HELLO)
+    ci.world.add_repo("octo/other")
+    ci.world.add_repo(HELLO, default_branch="main")
+    for _ in range(3):
+        build(ci, "failure")
+    ci.world.faults.add("status", r"pipelines/\d+$", times=1, status=502)
+    ci.good_poll(601)
+    ci.good_poll(601)
+    assert ends(ci) == {"success": 1, "failure": 3}
+    assert ci.query("SELECT generation FROM repos WHERE name = 'octo/hello'") == [(1,)]
+
+
 def test_a_cancel_is_told_from_a_time_limit(ci: Rig) -> None:
     for begun in (True, False):
         number = ci.world.start_build(HELLO, running=begun)
