@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -16,6 +17,7 @@ import bcrypt
 import pytest
 import requests
 from process import COMMAND, command, configure, entry, expect_clean, exporter, first_look, until
+from raw import response, serving
 
 from exporter.simulator import Clock, Leg, Running, StepPlan, World, serve
 
@@ -374,6 +376,26 @@ def test_check_says_what_leaves_repos_out(ci: Running, tmp_path: Path) -> None:
     assert told[-1].rstrip() == "9 repos"
     assert ["acme/archive-4", "left out, by `exclude` pattern */archive-*"] in cells(done.stdout)
     assert ["octo/hello", "watched"] in cells(done.stdout)
+
+
+def test_check_repeats_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+    answers = {
+        "/api/user": b'{"login":"ada\\u001b]52;c;aGk=\\u0007\\u001b[31m","admin":false}',
+        "/version": b'{"version":"1.10.1\\u009b31m"}',
+        "/api/user/repos": b'[{"id":1,"slug":"octo/a\\u009b31mb\\u202e","active":true}]',
+    }
+
+    def behaviour(connection: socket.socket, request: bytes, _: int) -> None:
+        path = request.split()[1].decode().partition("?")[0]
+        connection.sendall(response(200, answers.get(path, b"[]")))
+
+    with serving(behaviour) as server:
+        configure(tmp_path, entry(tmp_path, "ci", server.url, dialect="drone-1", stream="off"))
+        done = command(tmp_path, "check", "--repos")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert cells(done.stdout)[0][:4] == ["ci", "drone-1", "1.10.1", "ada"]
+    assert "octo/ab\ufffd" in done.stdout
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout)
 
 
 def test_check_does_not_take_public_repos_for_a_good_token(ci: Running, tmp_path: Path) -> None:

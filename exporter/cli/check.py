@@ -9,6 +9,7 @@ from rich.text import Text
 
 from exporter.channel import Channel
 from exporter.cli import check_repos
+from exporter.cli.builds_text import LONGEST_LINE, one_line
 from exporter.cli.common import BAD, GOOD, SERVER, console, load_config, say, with_config
 from exporter.config import ServerSettings
 from exporter.http import ServerError
@@ -54,13 +55,14 @@ def check(config_path: Path, *, every: bool) -> int:
         "server", "dialect", "version", "user", "rights", "repos watched", "to fix", show_lines=True
     )
     for settings, report in reports:
-        fix = Text("\n".join(report.bad) or "nothing", style="red" if report.bad else "green")
+        bad = "\n".join(one_line(line, LONGEST_LINE) for line in report.bad)
+        fix = Text(bad or "nothing", style="red" if bad else "green")
         cells = (report.dialect, report.version, report.user, report.rights, report.repos)
-        table.add_row(Text(settings.name), *map(Text, cells), fix)
+        table.add_row(Text(settings.name), *(Text(one_line(cell)) for cell in cells), fix)
     console().print(table)
     for settings, report in reports:
         for note in report.notes:
-            say(f"{settings.name}: {note}")
+            say(f"{settings.name}: {one_line(note, LONGEST_LINE)}")
         if every and report.listed:
             console().print(check_repos.table(settings, report.listed))
     if any(report.refused for _, report in reports):

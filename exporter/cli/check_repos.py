@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from exporter.cli.builds_text import one_line
 from exporter.config import ServerSettings
 from exporter.fields import fits
 from exporter.filters import Refusal
@@ -36,7 +37,7 @@ def table(settings: ServerSettings, repos: Sequence[Repo]) -> Table:
     for repo in sorted(repos, key=lambda repo: repo.name):
         refusal = settings.repos.refuses(repo.name, active=repo.active)
         told = Text("watched", style="green") if refusal is None else Text(f"left out, {_why(refusal)}")
-        found.add_row(Text(repo.name), told)
+        found.add_row(Text(one_line(repo.name)), told)
     return found
 
 
