@@ -235,8 +235,8 @@ class PageReader(GapReader):
 
     def __init__(self, server: Server, intake: Intake) -> None:
         super().__init__(server, intake)
-        self._pages: dict[tuple[int, int], int] = {}
-        """Pages that were read, by repo and gap."""
+        self._pages: dict[tuple[int, int], tuple[int, set[int]]] = {}
+        """The page that was read last, by repo and gap, and the numbers on it."""
 
     def read(self, repo: RepoState, gap: Gap, cutoff: int) -> Part:
         part = super().read(repo, gap, cutoff)
@@ -256,11 +256,15 @@ class PageReader(GapReader):
 
     def _page(self, part: Part) -> list[Build]:
         place = part.repo.id, part.rest.id
-        at = self._pages.get(place, 0) + 1
-        page = self._server.builds(part.repo.name, at)
-        self._pages[place] = at
+        at, before = self._pages.get(place, (0, set()))
+        page = self._server.builds(part.repo.name, at + 1)
+        numbers = {build.number for build in page.builds}
+        # Noted first: should so many builds have changed meanwhile, the next one is another.
+        self._pages[place] = at + 1, numbers
         if page.rows < self._server.limits.page_size:
             part.rest.high = part.rest.low - 1
+        elif numbers and numbers == before:
+            raise self._makes_no_sense(part.repo, "two pages of its list of builds are the same")
         return page.builds
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import requests
 from pydantic import SecretStr
-from rig import DAY, Rig, build, rig
+from rig import DAY, START, Rig, build, rig
 
-from exporter.simulator import World, serve
+from exporter.simulator import Clock, World, serve
 
 DIALECTS = ("drone-0.5", "drone-0.8", "drone-1", "woodpecker")
 HELLO = "octo/hello"
@@ -430,6 +430,23 @@ def test_a_server_that_always_answers_the_same_page_is_not_asked_for_ever(
         assert ci.asked("{}/builds") <= 4
         assert ci.value("ci_builds_missing") > 0
         assert "every page of its list of builds is the same" in said(caplog)[0]
+
+
+def test_pages_that_are_all_the_same_are_no_endless_history(
+    tmp_path: Path, proxy: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """ABF's history has no numbers that say how many pages there are."""
+    world = World("abf", clock=Clock(START), seed=1, default_branch="rosa2023.1/main/x86_64")
+    world.add_repo("import/hello", builds=50, days=30)
+    with rig("abf", tmp_path, world) as ci:
+        ci.options["url"] = proxy(ci.running.url)
+        ci.restart()
+        ci.world.start_build("import/hello", running=True)
+        for _ in range(5):
+            ci.good_poll()
+        assert 2 <= ci.asked("{}/build_lists") <= 5
+        assert ci.value("ci_import_repos_remaining") == 1
+        assert any("two pages of its list of builds are the same" in line for line in said(caplog))
 
 
 def test_numbers_out_of_all_reason_are_noted_and_no_more(new: Rig) -> None:
