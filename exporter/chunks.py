@@ -56,7 +56,7 @@ class Renderer:
     """
 
     def __init__(self, metrics: Sequence[Metric], *, created: bool) -> None:
-        self._forms = {m.name: _Form.of(m, place) for place, m in enumerate(metrics)}
+        self._forms = {m.name: Form.of(m, place) for place, m in enumerate(metrics)}
         self._created = created
 
     def render(self, samples: Iterable[Sample]) -> tuple[Chunks, Chunks]:
@@ -106,7 +106,7 @@ class Renderer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class Form:
     """The lines of one family, with places for labels and values."""
 
     place: int
@@ -116,7 +116,7 @@ class _Form:
     """The `_created` line; empty for gauges."""
 
     @classmethod
-    def of(cls, metric: Metric, place: int) -> "_Form":
+    def of(cls, metric: Metric, place: int) -> "Form":
         pairs = ",".join(f'{name}="%s"' for name in metric.labels)
         braces = "{%s}" if pairs else "%s"
         begins = "" if metric.type == "gauge" else f"{family_name(metric)}_created{braces} %s\n"

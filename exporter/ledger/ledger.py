@@ -37,6 +37,10 @@ class LedgerError(Exception):
     """The ledger cannot be opened, read or written; the message says why and what to do."""
 
 
+class LedgerInUseError(LedgerError):
+    """Another exporter is on this ledger."""
+
+
 @dataclass(slots=True)
 class RepoFacts:
     """All that the page needs of one repo."""
@@ -112,7 +116,7 @@ class Ledger:
             raise LedgerError(f"ledger: cannot lock {path}: {error.strerror}") from error
 
     def _in_use(self) -> LedgerError:
-        return LedgerError(
+        return LedgerInUseError(
             f"ledger: {self.place} is in use by another build-exporter; stop that one, or give this one "
             "a ledger of its own (ledger.url)"
         )
