@@ -30,6 +30,7 @@ exporter.refresh
 exporter.web_config exporter.access exporter.listener exporter.web
 exporter.schedule
 exporter.app
+exporter.backfill exporter.backfill.*
 exporter.rules
 exporter.simulator exporter.simulator.*
 exporter.demo exporter.demo.*

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 from traceback import format_exception
 
+import pasts
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -18,6 +19,7 @@ from replay import NOW, opened, recording, replaying
 from rig import Rig, rig
 from sqlalchemy import func, insert, select, text
 
+from exporter.backfill.blocks import LENGTHS
 from exporter.ledger import Ledger, LedgerError, Moment, Policy, record, schema, watched
 from exporter.ledger.folded import folded
 from exporter.model import Build, Event, Status, Step
@@ -478,3 +480,15 @@ def test_a_missing_driver_is_named(tmp_path: Path) -> None:
         "build-exporter: ledger: PostgreSQL's driver is not installed: "
         "pip install 'build-exporter[postgresql]'\n"
     )
+
+
+def test_the_past_is_the_same_series(ledger: Ledger, tmp_path: Path) -> None:
+    builds = pasts.made_up(8)
+    pasts.take_in(ledger, pasts.HORIZON, builds)
+    embedded, _ = pasts.ledger_with(tmp_path, pasts.HORIZON, builds)
+    until = pasts.HORIZON + 3600
+    here, there = (
+        pasts.tracks_of(each, pasts.past_of(each, until=until), LENGTHS[0]) for each in (ledger, embedded)
+    )
+    assert here == there
+    assert len(here) > 100
