@@ -53,11 +53,11 @@ class Prometheus:
         assert answer["status"] == "success", answer
         return answer["data"]
 
-    def values(self, query: str, *labels: str) -> dict[tuple[str, ...], float]:
-        """The result of an instant query: values of these labels → value."""
+    def values(self, query: str, *labels: str, **parameters: str) -> dict[tuple[str, ...], float]:
+        """The result of an instant query (now, or at `time`): values of these labels → value."""
         return {
             tuple(series["metric"].get(label, "") for label in labels): float(series["value"][1])
-            for series in self.api("query", query=query)["result"]
+            for series in self.api("query", query=query, **parameters)["result"]
         }
 
     def own_metrics(self) -> dict[str, float]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from exporter import __version__
+from exporter.cli.backfill import backfill
 from exporter.cli.builds import builds
 from exporter.cli.check import check
 from exporter.cli.common import BAD, SERVER, USAGE, say_error
@@ -33,7 +34,7 @@ def commands() -> None:
     """
 
 
-for command in (run, check, explain, builds, rules, demo):
+for command in (run, check, explain, builds, rules, backfill, demo):
     commands.add_command(command)
 
 
