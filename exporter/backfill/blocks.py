@@ -17,7 +17,7 @@ from exporter.backfill.tracks import Span
 LENGTHS = tuple(hours * HOUR for hours in (162, 54, 18, 6, 2))
 """Lengths of a block in seconds that Prometheus compacts: 2 h · 3^n, within `LONGEST`."""
 LARGEST = 1_200_000_000
-"""Bytes that a file should not exceed, which promtool maps into memory; it makes every series anew for each."""
+"""Bytes that a file should not exceed: promtool maps it into memory. It makes every series anew for each."""
 LINE = 200
 """Bytes of a line, and what is written around changes beside it."""
 LONGEST = "336h"
