@@ -23,7 +23,7 @@ from exporter.listener import Listener
 PLAY = """
 from exporter.cli.common import say
 from exporter.demo.stage import Extent, play
-play(say, Extent(days=8, lived=0.5))
+play(say, Extent(days=8, lived=0.25))
 """
 SHORT = """
 import sys
@@ -53,6 +53,14 @@ HOSTILE = {
         },
         "no alert",
     ],
+}
+TOLD = {
+    "title": "red <again>",
+    "kind": "opened",
+    "facts": [{"label": "author", "value": "<b>ada</b>"}, "no fact"],
+    "lines": ["& more"],
+    "excerpt": "exit 2 </pre>",
+    "link": "http://ci.example.com/octo/hello/7",
 }
 
 
@@ -142,7 +150,7 @@ def test_everything_is_there_and_nothing_is_left(tmp_path: Path) -> None:
             result = asked.json()["data"]["result"]
             return float(result[0]["value"][1]) if result else 0.0
 
-        assert value("sum(last_over_time(ci_builds_total[5m] offset 20m))") > 0
+        assert value("sum(last_over_time(ci_builds_total[1h] offset 7d))") > 0
         until("a scrape", lambda: value("count(up == 1)") == 1)
         until("builds that run", lambda: value("sum(ci_builds_running)") > 0)
         until("an alert in Prometheus", lambda: value('count(ALERTS{alertstate="firing"})') > 0)
@@ -257,12 +265,16 @@ def page() -> Iterator[str]:
 def test_messages_are_shown_as_text_the_newest_first(page: str) -> None:
     assert "None came yet" in requests.get(page, timeout=5).text
     requests.post(f"{page}alertmanager", json=HOSTILE, timeout=5)
-    requests.post(f"{page}webhook", json={"title": "red <again>", "kind": "opened"}, timeout=5)
+    requests.post(f"{page}webhook", json=TOLD, timeout=5)
     answer = requests.get(page, timeout=5)
     text = answer.text
     assert text.index("opened red &lt;again&gt;") < text.index("firing &lt;script&gt;")
     assert "&lt;img src=x onerror=alert(1)&gt;" in text
     assert "a &amp; b" in text
+    assert "<li>author: &lt;b&gt;ada&lt;/b&gt;</li>" in text
+    assert "<p>&amp; more</p>" in text
+    assert "<pre>exit 2 &lt;/pre&gt;</pre>" in text
+    assert 'href="http://ci.example.com/octo/hello/7"' in text
     for live in ("<script", "<img", "<b>", "javascript:", '"onclick'):
         assert live not in text, live
     assert 'href="https://ci.example.com/&quot;onclick=&quot;x"' in text
@@ -270,7 +282,9 @@ def test_messages_are_shown_as_text_the_newest_first(page: str) -> None:
     assert '<meta http-equiv="refresh" content="5">' in text
 
 
-@pytest.mark.parametrize("body", [[], 1, None, {}, {"alerts": 1}, {"alerts": [{}]}, {"title": {}}])
+@pytest.mark.parametrize(
+    "body", [[], 1, None, {}, {"alerts": 1}, {"alerts": [{}]}, {"title": {}}, {"title": "x", "facts": 1}]
+)
 def test_whatever_comes_is_shown(page: str, body: object) -> None:
     assert requests.post(page + "x", data=json.dumps(body), timeout=5).status_code == 200
     assert "<article" in requests.get(page, timeout=5).text

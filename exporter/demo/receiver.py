@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -25,9 +25,7 @@ LARGEST = 1024 * 1024
 REFRESH = 5
 """Seconds after which the page loads itself anew."""
 RED, GREEN, GREY = (STATUS_COLOURS[status] for status in (Status.FAILURE, Status.SUCCESS, Status.CANCELLED))
-COLOURS = {
-    "firing": RED, "opened": RED, "failed": RED, "resolved": GREEN, "fixed": GREEN, "flaky": GREEN,
-}  # fmt: skip
+COLOURS = {"firing": RED, "opened": RED, "changed": RED, "resolved": GREEN}
 STYLE = f"""
 :root{{color-scheme:light dark}}
 body{{font:1rem/1.5 sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}}
@@ -105,20 +103,16 @@ class Receiver:
 
 def _article(message: Message) -> str:
     """One message in HTML; everything in it is text of somebody else."""
-    body = message.body
-    came = f"{time.strftime('%H:%M:%S', time.localtime(message.at))} at {message.path}"
-    if isinstance(body, dict) and isinstance(body.get("alerts"), list):
-        alerts = [alert for alert in body["alerts"] if isinstance(alert, dict)]
-        labels = body.get("groupLabels")
-        title = " ".join(_texts(labels)) if isinstance(labels, dict) else "alerts"
-        status = str(body.get("status", ""))
-        shown = f"<ul>{''.join(f'<li>{_alert(alert)}</li>' for alert in alerts)}</ul>"
+    body = message.body if isinstance(message.body, dict) else {}
+    if isinstance(body.get("alerts"), list):
+        status, title = body.get("status", ""), " ".join(map(str, _mapping(body.get("groupLabels")).values()))
+        shown = "".join(_alert(alert) for alert in body["alerts"] if isinstance(alert, dict))
+    elif isinstance(body.get("title"), str):
+        status, title, shown = body.get("kind", ""), body["title"], _told(body)
     else:
-        found = body if isinstance(body, dict) else {}
-        title = str(found.get("title") or found.get("text") or "a message")
-        status = str(found.get("kind") or found.get("status") or "")
-        shown = f"<pre>{escape(json.dumps(body, indent=2, ensure_ascii=False))}</pre>"
-    kind = {RED: "firing", GREEN: "resolved"}.get(COLOURS.get(status, GREY), "other")
+        status, title, shown = "", "a message", _quoted(json.dumps(message.body, indent=2))
+    kind = {RED: "firing", GREEN: "resolved"}.get(COLOURS.get(str(status), GREY), "other")
+    came = f"{time.strftime('%H:%M:%S', time.localtime(message.at))} at {message.path}"
     return (
         f'<article class="{kind}"><h2>{escape(f"{status} {title}".strip())}</h2>'
         f"<small>{escape(came)}</small>{shown}</article>"
@@ -126,25 +120,50 @@ def _article(message: Message) -> str:
 
 
 def _alert(alert: Mapping[str, Any]) -> str:
-    notes = alert.get("annotations")
-    notes = notes if isinstance(notes, dict) else {}
-    labels = alert.get("labels")
-    labels = labels if isinstance(labels, dict) else {}
+    """One alert of a message of Alertmanager's (webhook, version 4)."""
+    notes, labels = _mapping(alert.get("annotations")), _mapping(alert.get("labels"))
     links = {
-        "dashboard": notes.get("dashboard_url"),
         "build": notes.get("build_url"),
-        "source": alert.get("generatorURL"),
+        "dashboard": notes.get("dashboard_url"),
+        "query": alert.get("generatorURL"),
     }
-    shown = " ".join(
-        f'<a href="{escape(url)}" rel="noreferrer">{name}</a>'
-        for name, url in links.items()
-        if isinstance(url, str) and _leads_to_a_page(url)
-    )
-    summary = notes.get("summary") or " ".join(_texts(labels))
+    summary = notes.get("summary") or " ".join(map(str, labels.values()))
     return (
         f"<p>{escape(str(alert.get('status', '')))}: {escape(str(summary))}</p>"
-        f"<p><small>{escape(str(notes.get('description', '')))}</small></p><p><small>{shown}</small></p>"
+        f"<p><small>{escape(str(notes.get('description', '')))} {_links(links)}</small></p>"
     )
+
+
+def _told(body: Mapping[str, Any]) -> str:
+    """What the exporter itself tells: facts, the end of the log, the way to the build."""
+    facts = body.get("facts")
+    told = [fact for fact in facts if isinstance(fact, dict)] if isinstance(facts, list) else []
+    rows = "".join(
+        f"<li>{escape(str(fact.get('label')))}: {escape(str(fact.get('value')))}</li>" for fact in told
+    )
+    lines = body.get("lines")
+    more = "".join(f"<p>{escape(str(line))}</p>" for line in lines) if isinstance(lines, list) else ""
+    excerpt = body.get("excerpt")
+    return (
+        f"<ul>{rows}</ul>{more}{_quoted(str(excerpt)) if excerpt else ''}"
+        f"<p><small>{_links({'build': body.get('link')})}</small></p>"
+    )
+
+
+def _quoted(text: str) -> str:
+    return f"<pre>{escape(text)}</pre>"
+
+
+def _links(found: Mapping[str, object]) -> str:
+    return " ".join(
+        f'<a href="{escape(url)}" rel="noreferrer">{name}</a>'
+        for name, url in found.items()
+        if isinstance(url, str) and _leads_to_a_page(url)
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _leads_to_a_page(url: str) -> bool:
@@ -153,7 +172,3 @@ def _leads_to_a_page(url: str) -> bool:
         return urlsplit(url).scheme in ("http", "https")
     except ValueError:
         return False
-
-
-def _texts(labels: Mapping[str, Any]) -> Iterator[str]:
-    return (str(value) for value in labels.values())

@@ -29,6 +29,7 @@ PORTS = {"exporter": 9848, "prometheus": 9090, "alertmanager": 9093, "grafana": 
 POLL = 5.0
 START = 60.0
 """Seconds that a program has to answer."""
+EXPORTER = (sys.executable, "-P", "-m", "exporter")
 SHIPPED = Path(__file__).parents[2] / "grafana" / "provisioning"
 """Beside the package in the source; not installed with it."""
 
@@ -123,12 +124,26 @@ class Stage:
             for at, page in live_through(config, self._clock, lambda: self._children.pause(0)):
                 taken.add(at, page)
             taken.close()
-        self._children.run("promtool", blocks_of(promtool, pages, self._directory / "tsdb"))
+        tsdb, past = self._directory / "tsdb", self._directory / "past"
+        self._children.run("promtool", blocks_of(promtool, pages, tsdb))
         pages.unlink()
+        command = [
+            "backfill",
+            "--config",
+            str(file),
+            "--since",
+            f"{self._extent.days:g}d",
+            "--out",
+            str(past),
+        ]
+        labels = [f"--label=job={JOB}", f"--label=instance={self._addresses['exporter']}"]
+        self._children.run("backfill", [*EXPORTER, *command, *labels, "--new-prometheus"])
+        for block in (past / "blocks").iterdir():
+            block.rename(tsdb / block.name)
         self._say(f"made in {time.monotonic() - began:.0f} s")
 
     def _start_exporter(self) -> None:
-        command = [sys.executable, "-m", "exporter", "run", "--config", str(self._directory / "config.yaml")]
+        command = [*EXPORTER, "run", "--config", str(self._directory / "config.yaml")]
         self._start("exporter", Start(command, "/readyz"), "/metrics")
 
     def _start_others(self) -> None:
@@ -144,6 +159,15 @@ class Stage:
                     path, directory, addresses["grafana"], addresses["prometheus"], SHIPPED
                 )
                 self._start("grafana", start)
+
+    def _start_grafana(self, path: str) -> None:
+        if not SHIPPED.is_dir():
+            self._say(
+                "Grafana is left out: its dashboards are in the source of build-exporter, which this is not"
+            )
+            return
+        addresses = self._addresses["grafana"], self._addresses["prometheus"]
+        self._start("grafana", programs.grafana(path, self._directory, *addresses, SHIPPED))
 
     def _start(self, name: str, start: Start, page: str = "/") -> None:
         """Starts a program and says where it is; one that does not come up is told of, and left out."""
