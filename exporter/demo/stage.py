@@ -12,7 +12,7 @@ from typing import Any
 import requests
 import yaml
 
-from exporter.config import Config, load
+from exporter.config import load
 from exporter.demo import programs
 from exporter.demo.children import Child, Children, EndedError, ProgramError
 from exporter.demo.history import HOUR, Pages, blocks_of, live_through
@@ -112,35 +112,35 @@ class Stage:
         return None not in (self._paths[PROMETHEUS], self._paths[PROMTOOL])
 
     def _make_history(self, file: Path) -> None:
+        """Makes the blocks of Prometheus, which must not have started yet; without them it begins empty."""
         promtool = self._paths[PROMTOOL]
         if promtool is None or not self._has_history:
             return
         began = time.monotonic()
         self._say(f"making {self._extent.days:g} days of history, which takes a while ...")
-        config: Config = load(file)
         pages = self._directory / "pages.om"
         with pages.open("wb") as written:
             taken = Pages(written, JOB, self._addresses["exporter"])
-            for at, page in live_through(config, self._clock, lambda: self._children.pause(0)):
+            for at, page in live_through(load(file), self._clock, lambda: self._children.pause(0)):
                 taken.add(at, page)
             taken.close()
-        tsdb, past = self._directory / "tsdb", self._directory / "past"
-        self._children.run("promtool", blocks_of(promtool, pages, tsdb))
+        tsdb = self._directory / "tsdb"
+        try:
+            self._children.run("promtool", blocks_of(promtool, pages, tsdb))
+            self._backfill(file, tsdb)
+        except ProgramError as error:
+            self._say(f"{error}; Prometheus has less of a past")
         pages.unlink()
-        command = [
-            "backfill",
-            "--config",
-            str(file),
-            "--since",
-            f"{self._extent.days:g}d",
-            "--out",
-            str(past),
-        ]
-        labels = [f"--label=job={JOB}", f"--label=instance={self._addresses['exporter']}"]
-        self._children.run("backfill", [*EXPORTER, *command, *labels, "--new-prometheus"])
+        self._say(f"made in {time.monotonic() - began:.0f} s")
+
+    def _backfill(self, file: Path, tsdb: Path) -> None:
+        """Adds what was before the exporter first saw its servers."""
+        past = self._directory / "past"
+        labels = (f"--label=job={JOB}", f"--label=instance={self._addresses['exporter']}")
+        options = (f"--config={file}", f"--since={self._extent.days:g}d", f"--out={past}", *labels)
+        self._children.run("backfill", [*EXPORTER, "backfill", "--new-prometheus", *options])
         for block in (past / "blocks").iterdir():
             block.rename(tsdb / block.name)
-        self._say(f"made in {time.monotonic() - began:.0f} s")
 
     def _start_exporter(self) -> None:
         command = [*EXPORTER, "run", "--config", str(self._directory / "config.yaml")]
