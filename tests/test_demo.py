@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 from process import command, until
 from programs import needs
 
@@ -35,6 +36,21 @@ with Children(Path(sys.argv[1]), print) as children:
     print(child.pid, flush=True)
     children.pause(300)
 """
+GRAFANA = f"""#!{sys.executable}
+import http.server, json, os, pathlib, sys
+settings = {{name: value for name, value in os.environ.items() if name.startswith("GF_")}}
+files = [str(file) for file in pathlib.Path(settings["GF_PATHS_PROVISIONING"]).rglob("*.*")]
+
+class Settings(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps([sys.argv[1:], settings, files]).encode())
+
+address = settings["GF_SERVER_HTTP_ADDR"], int(settings["GF_SERVER_HTTP_PORT"])
+http.server.HTTPServer(address, Settings).serve_forever()
+"""
+"""Stands where Grafana would, and answers with what it was started with."""
 ENDS_WITHIN = 10.0
 HOSTILE = {
     "status": "firing",
@@ -141,9 +157,15 @@ def left(directory: Path) -> list[str]:
 
 @needs("prometheus", "promtool", "prometheus-alertmanager")
 def test_everything_is_there_and_nothing_is_left(tmp_path: Path) -> None:
-    with demo(tmp_path) as running:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/grafana").write_text(GRAFANA)
+    (tmp_path / "bin/grafana").chmod(0o755)
+    with demo(tmp_path, PATH=f"{tmp_path}/bin:{os.environ['PATH']}") as running:
         running.started()
-        urls = {name: running.url(name) for name in ("exporter", "messages", "alertmanager", "prometheus")}
+        urls = {
+            name: running.url(name)
+            for name in ("exporter", "messages", "alertmanager", "prometheus", "grafana")
+        }
 
         def value(query: str) -> float:
             asked = requests.get(f"{urls['prometheus']}api/v1/query", params={"query": query}, timeout=10)
@@ -165,8 +187,9 @@ def test_everything_is_there_and_nothing_is_left(tmp_path: Path) -> None:
         assert page.count('<article class="firing">') >= 1
         assert re.search("is red|failed|flaky|has not run", page)
 
+        check_grafana(urls["grafana"], urls["prometheus"])
         children = running.children()
-        assert len(children) == 3
+        assert len(children) == 4
         (victim,) = (pid for pid, said in children.items() if "alertmanager" in said.split("\0")[0])
         os.kill(victim, signal.SIGKILL)
         until("what is said of it", lambda: "alertmanager has ended (signal 9" in running.output)
@@ -177,6 +200,23 @@ def test_everything_is_there_and_nothing_is_left(tmp_path: Path) -> None:
     assert not [url for url in urls.values() if answers(url)]
     assert left(tmp_path) == []
     assert "Traceback" not in running.output
+
+
+def check_grafana(url: str, prometheus: str) -> None:
+    """It is given the shipped dashboards, and the demo's Prometheus to ask."""
+    arguments, settings, files = requests.get(url, timeout=5).json()
+    assert arguments[0] == "server"
+    assert (settings["GF_AUTH_ANONYMOUS_ENABLED"], settings["GF_AUTH_ANONYMOUS_ORG_ROLE"]) == (
+        "true",
+        "Viewer",
+    )
+    provisioning = Path(settings["GF_PATHS_PROVISIONING"])
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text())["datasources"]
+    assert (f"{source['url']}/", source["uid"]) == (prometheus, "prometheus")
+    (provider,) = yaml.safe_load((provisioning / "dashboards/ci.yaml").read_text())["providers"]
+    boards = [Path(file).name for file in files if Path(file).parent == Path(provider["options"]["path"])]
+    assert len(boards) == 6
+    assert not [file for file in files if "alerting" in file]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def alertmanager(path: str, directory: Path, address: str, receiver: str) -> Sta
     config = {
         "route": {
             "receiver": "page",
-            "group_by": ["alertname", "server"],
+            "group_by": ["alertname", "server", "repo"],
             "group_wait": "2s",
             "group_interval": "30s",
             "repeat_interval": "4h",

@@ -27,6 +27,9 @@ PREFIX = "build-exporter-demo-"
 PORTS = {"exporter": 9848, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000, "receiver": 9849}
 """Where one looks for them; another where that is taken."""
 POLL = 5.0
+EVERY, AGENTS = 20.0, 3
+"""Seconds from one build of a server to its next one, and how many run at once: messages can be read, and
+sometimes a build waits."""
 START = 60.0
 """Seconds that a program has to answer."""
 EXPORTER = (sys.executable, "-P", "-m", "exporter")
@@ -80,7 +83,10 @@ class Stage:
         lived = self._extent.lived * HOUR if self._has_history else 0.0
         self._clock = Clock.real(-lived)
         servers: list[dict[str, Any]] = []
-        for name, dialect, world in demo_worlds(time.time(), clock=self._clock, past=self._extent.days * DAY):
+        worlds = demo_worlds(
+            time.time(), clock=self._clock, past=self._extent.days * DAY, every=EVERY, agents=AGENTS
+        )
+        for name, dialect, world in worlds:
             running = self._stack.enter_context(serve(world))
             token = self._directory / f"{name}.token"
             token.write_text(world.token, encoding="utf-8")

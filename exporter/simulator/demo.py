@@ -45,11 +45,14 @@ def demo_worlds(
     tick: Callable[[], float] = time.time,
     seed: int = 7,
     past: float = PAST,
+    every: float = 8.0,
+    agents: int = 7,
 ) -> list[tuple[str, str, World]]:
     """(name of the server, dialect, world) of one server of each kind, where builds end all the time.
 
     Their clock stands at `now` (Unix seconds) and runs with `tick`, unless `clock` is given.
-    `past`: seconds of history.
+    `past`: seconds of history; `every`: seconds from one build of a server to its next one; `agents`: how
+    many run at once.
     """
     clock = clock or Clock.real(now - tick(), tick)
     made = []
@@ -62,7 +65,7 @@ def demo_worlds(
             world.add_repo(repo, private=i == 2, gated=i == 3, timeout=1 if i == 0 else 60)
         world.add_repo(f"{owner}/empty")
         life = Life(
-            world=world, repos=names, since=now - past, lively=now - 300, every=8.0, agents=7,
+            world=world, repos=names, since=now - past, lively=now - 300, every=every, agents=agents,
             crons={names[1]: ("nightly", DAY), names[4]: ("smoke", 3600.0)},
         )  # fmt: skip
         # Its agent died three days ago: such a build stays open.
