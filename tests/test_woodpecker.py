@@ -328,6 +328,15 @@ def test_a_feed_does_not_tell_who_cancelled(server: Server, replay: Replay) -> N
     }
 
 
+def test_a_feed_names_a_cron_job_by_its_message(server: Server, replay: Replay) -> None:
+    cron = recording("woodpecker", "pipeline-cron")["body"]
+    row = recording("woodpecker", "feed")["body"][0]
+    replay.serve(
+        "/api/user/feed", [row | {key: cron[key] for key in ("number", "event", "title", "message")}]
+    )
+    assert [(build.event, build.cron) for build in server.feed("")[0]] == [("cron", "nightly")]
+
+
 def test_an_empty_feed_is_null(server: Server, replay: Replay) -> None:
     replay.play("feed-empty")
     assert server.feed("") == ([], "")

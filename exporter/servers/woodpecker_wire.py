@@ -178,6 +178,7 @@ def parse_feed_row(row: FeedRow, reading: Reading) -> Build:
     created = reading.moment("created", row.created)
     started = reading.moment("started", row.started)
     finished = reading.moment("finished", row.finished)
+    event = reading.event(EVENTS, row.event)
     return Build(
         repo=row.full_name,
         number=row.number,
@@ -185,7 +186,7 @@ def parse_feed_row(row: FeedRow, reading: Reading) -> Build:
         id=row.id,
         status=reading.status(STATUSES, row.status),
         word=Word.ROW if row.status == "killed" else Word.FINAL,
-        event=reading.event(EVENTS, row.event),
+        event=event,
         branch=branch(row.branch, row.ref),
         ref=text(row.ref),
         commit=text(row.commit),
@@ -193,6 +194,8 @@ def parse_feed_row(row: FeedRow, reading: Reading) -> Build:
         started=started,
         finished=finished,
         duration=span(started, finished),
+        # The row has no field for the name of the cron job, which is the message of all that it starts.
+        cron=text(row.message) if event is Event.CRON else "",
         author=text(row.author),
         title=title(row.title, row.message),
     )
