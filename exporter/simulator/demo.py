@@ -34,6 +34,8 @@ SERVERS = (
     ("distro", "abf", "import", DISTRO),
 )
 """(name of the server, dialect, owner of the repos, their names)."""
+STUCK = "cloud"
+"""Where a build hangs that is not given up yet."""
 PAST = 14 * DAY
 """How far back the history of the demo goes."""
 
@@ -68,8 +70,10 @@ def demo_worlds(
             world=world, repos=names, since=now - past, lively=now - 300, every=every, agents=agents,
             crons={names[1]: ("nightly", DAY), names[4]: ("smoke", 3600.0)},
         )  # fmt: skip
-        # Its agent died three days ago: such a build stays open.
+        # Its agent died three days ago: such a build stays open, and is given up in the end.
         world.at(now - 3 * DAY, partial(_forgotten, world, names[-1]))
+        if name == STUCK:
+            world.at(now - 3 * 3600, partial(_forgotten, world, names[-2]))
         if world.traits.gates:
             world.at(now - 60, partial(_waiting, world, names[3]))
         life.begin()
