@@ -7,12 +7,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
+Heard: TypeAlias = queue.SimpleQueue[int]
+"""Numbers of signals, and 0 for a program that ended."""
 T = TypeVar("T")
 
 GRACE = 5.0
@@ -27,6 +29,18 @@ class EndedError(Exception):
 
 class ProgramError(Exception):
     """A program did not do what it was started for; `str()` says what it wrote last."""
+
+
+@contextmanager
+def hearing() -> Iterator[Heard]:
+    """What is told to end within it does so where it waits next, and is not interrupted elsewhere."""
+    heard: Heard = queue.SimpleQueue()
+    before = {number: signal.signal(number, lambda got, _: heard.put(got)) for number in SIGNALS}
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Child:
@@ -107,16 +121,20 @@ class Children:
     `EndedError`.
     """
 
-    def __init__(self, directory: Path, died: Callable[[Child], None], grace: float = GRACE) -> None:
-        """`died` is told of each that ends by itself, once it was started to stay."""
+    def __init__(
+        self,
+        directory: Path,
+        died: Callable[[Child], None],
+        heard: Heard | None = None,
+        grace: float = GRACE,
+    ) -> None:
+        """`died` is told of each that ends by itself, once it was started to stay; `heard`: of `hearing`."""
         self._directory, self._died, self._grace = directory, died, grace
         self._children: list[Child] = []
         self._staying: set[Child] = set()
-        self._heard: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._heard = heard or queue.SimpleQueue()
 
     def __enter__(self) -> Self:
-        for number in SIGNALS:
-            signal.signal(number, lambda got, _frame: self._heard.put(got))
         return self
 
     def __exit__(

@@ -106,7 +106,7 @@ def alertmanager(path: str, directory: Path, address: str, receiver: str) -> Sta
         "receivers": [
             {"name": "page", "webhook_configs": [{"url": f"http://{receiver}/alertmanager"}]},
         ],
-        # As docs/alert-rules.md says for those who have both.
+        # As the head of ci-red-branch.yaml says: what build-exporter tells itself says more.
         "inhibit_rules": [
             {
                 "source_matchers": ['alertname="CIBuildFailed"'],

@@ -14,7 +14,7 @@ import yaml
 
 from exporter.config import load
 from exporter.demo import programs
-from exporter.demo.children import Child, Children, EndedError, ProgramError
+from exporter.demo.children import Child, Children, EndedError, ProgramError, hearing
 from exporter.demo.history import HOUR, Pages, blocks_of, live_through
 from exporter.demo.programs import ALERTMANAGER, GRAFANA, JOB, PROGRAMS, PROMETHEUS, PROMTOOL, Start
 from exporter.demo.receiver import Receiver
@@ -195,9 +195,10 @@ def play(say: Say, extent: Extent | None = None) -> None:
         say(f"{child.name} has ended ({how}; its log is {child.log}): {child.last_words}; the rest goes on")
 
     with (
+        hearing() as heard,
         tempfile.TemporaryDirectory(prefix=PREFIX) as name,
         ExitStack() as served,
-        Children(Path(name), died) as children,
+        Children(Path(name), died, heard) as children,
         suppress(EndedError),
     ):
         Stage(Path(name), children, served, say, extent or Extent()).play()
