@@ -88,6 +88,8 @@ def prometheus(path: str, directory: Path, addresses: Mapping[str, str]) -> Star
         f"--storage.tsdb.retention.time={RETENTION}",
         f"--web.listen-address={addresses['prometheus']}",
         f"--web.external-url=http://{addresses['prometheus']}/",
+        # It knows of Alertmanager some seconds after it first judged; what it said before went nowhere.
+        f"--rules.alert.resend-delay={SCRAPE}",
         "--enable-feature=exemplar-storage",
     ]
     return Start(command, "/-/ready")
