@@ -24,6 +24,7 @@ exporter.faults exporter.numbers
 exporter.roster exporter.intake exporter.gaps exporter.renames exporter.sweep exporter.follow
 exporter.streams
 exporter.watch
+exporter.notify exporter.notify.*
 exporter.samples
 exporter.chunks exporter.exposition
 exporter.refresh
