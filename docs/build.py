@@ -10,7 +10,9 @@ from pathlib import Path
 
 import yaml
 
-from exporter.config import Config, Settings, keys
+from exporter.config import Config
+from exporter.config_errors import keys, types
+from exporter.filters import Settings
 from exporter.metrics import METRICS, Group
 from exporter.model import Status
 from exporter.rules import parameters, render
@@ -24,9 +26,9 @@ def setting_tables(model: type[Settings], path: str) -> Iterator[tuple[str, str]
     """The table of a mapping of the configuration file, by its path, and those of the mappings in it."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for key, about, below in keys(model):
-        if below:
-            within = f"{path}.{key}".removeprefix(".") + ("[]" if key == "servers" else "")
-            yield from setting_tables(below, within)
+        within = f"{path}.{key}".removeprefix(".") + ("[]" if key in {"servers", "targets"} else "")
+        for inner in below:
+            yield from setting_tables(inner, " ".join((within, *types(inner))))
         default = "required" if about.is_required() else shown(about.default)
         rows.append(f"| `{key}` | {default} | {' '.join(str(about.description).split())} |")
     yield path or "file", "\n".join(rows)

@@ -6,9 +6,9 @@ Durations are seconds here and text (`15s`, `1h30m`) in the file.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import (
@@ -19,10 +19,10 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from exporter import fields, yamlfile
+from exporter.config_errors import explained, shown
+from exporter.config_notify import NotifySettings
 from exporter.filters import BuildListFilter, Only, RepoFilter, Settings, Text
 from exporter.metrics import METRICS
 from exporter.model import Event
@@ -92,9 +92,7 @@ class ServerSettings(Settings):
     @classmethod
     def _unique(cls, name: str, info: ValidationInfo) -> str:
         if isinstance(info.context, fields.Source):
-            if name in info.context.names:
-                raise ValueError("is the name of another server already")
-            info.context.names.add(name)
+            info.context.claim("server", name)
         return name
 
     @field_validator("public_url", mode="before")
@@ -110,7 +108,7 @@ class ServerSettings(Settings):
     @field_validator("password")
     @classmethod
     def _read_password(cls, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        read, login = _read_secret("password", given, info), info.data.get("login")
+        read, login = fields.kept_secret("password", given, info), info.data.get("login")
         if info.context is not None and login is None and read is not None:
             raise fields.fault("name", "has a password, but no login: add it, or keep to a token")
         if info.context is not None and login is not None and read is None:
@@ -120,7 +118,7 @@ class ServerSettings(Settings):
     @field_validator("token")
     @classmethod
     def _read_token(cls, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        read, login = _read_secret("token", given, info), info.data.get("login")
+        read, login = fields.kept_secret("token", given, info), info.data.get("login")
         if info.context is not None and login is None and read is None:
             raise fields.fault(
                 "name", "has no token, and every server needs one: add token_file or token_env"
@@ -146,12 +144,6 @@ class ServerSettings(Settings):
             or fields.fits(branch, ALWAYS_NAMED)
             or fields.fits(branch, self.branches)
         )
-
-
-def _read_secret(key: str, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-    if given is not None and info.context is not None:
-        raise ValueError(f"a secret does not belong in this file: use {key}_file or {key}_env")
-    return fields.secret(key, given, info)
 
 
 class LedgerSettings(Settings):
@@ -241,6 +233,8 @@ class Config(Settings):
     """What stands on the page `/metrics`."""
     log: LogSettings = LogSettings()
     """How the exporter logs."""
+    notify: NotifySettings = NotifySettings()
+    """Who is told what."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -250,7 +244,7 @@ class Config(Settings):
         ledger = urlsplit(self.ledger.url.get_secret_value())
         password, options = ledger.password or "", parse_qs(ledger.query)
         read += [password, unquote(password), *options.get("password", ()), *options.get("sslpassword", ())]
-        return tuple(dict.fromkeys(filter(None, read)))
+        return tuple(dict.fromkeys(filter(None, (*read, *self.notify.secrets))))
 
 
 class ConfigError(Exception):
@@ -276,65 +270,11 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
         config = Config.model_validate(values, context=source, by_alias=True, by_name=False)
     except ValidationError as refused:
         told = {(place, key) for place, key, _ in problems}
-        found = (_explained(error) for error in refused.errors(include_url=False, include_input=False))
+        errors = refused.errors(include_url=False, include_input=False)
+        found = (explained(Config, error) for error in errors)
         placed = ((document.place(key), key, text) for key, text in found)
         problems += (problem for problem in placed if problem[:2] not in told)
     if problems:
-        lines = sorted((place, _shown(key), text) for place, key, text in problems)
+        lines = sorted((place, shown(key), text) for place, key, text in problems)
         raise ConfigError([f"{path}:{line}:{column}: {key}{text}" for (line, column), key, text in lines])
     return config
-
-
-def keys(model: type[Settings]) -> Iterator[tuple[str, FieldInfo, type[Settings] | None]]:
-    """The keys of a mapping of the file: its name there, what is known of it, the mapping below it."""
-    for name, about in model.model_fields.items():
-        if not about.exclude:
-            inner = [
-                kind for kind in (about.annotation, *get_args(about.annotation)) if isinstance(kind, type)
-            ]
-            below = next((kind for kind in inner if issubclass(kind, Settings)), None)
-            yield str(about.validation_alias or name), about, below
-
-
-def _explained(error: ErrorDetails) -> tuple[yamlfile.Key, str]:
-    """Where an error of pydantic's stands, and what it says in a user's words."""
-    key, context = error["loc"], error.get("ctx", {})
-    match error["type"]:
-        case "extra_forbidden":
-            return key, f"is no known key{fields.suggestion(str(key[-1]), _known_keys(key[:-1]))}"
-        case "missing":
-            return key, "is missing"
-        case "beside":
-            return (*key[:-1], context["key"]), context["text"]
-        case "value_error":
-            return key, str(context["error"])
-        case "literal_error" | "enum":
-            return key, f"must be one of {context['expected']}"
-        case "string_too_short":
-            return key, "must not be empty"
-        case "string_type" | "path_type":
-            return key, "must be text; if it looks like something else to YAML, put it in quotes"
-        case "bool_type":
-            return key, "must be true or false"
-        case "float_type" | "greater_than_equal" | "finite_number":
-            return key, "must be a number, 0 or greater"
-        case "tuple_type":
-            return key, "must be a list, like [a, b]"
-        case "model_type":
-            return key, f"must be a mapping with the keys {', '.join(_known_keys(key))}"
-        case _:
-            return key, error["msg"]
-
-
-def _known_keys(key: yamlfile.Key) -> list[str]:
-    model: type[Settings] = Config
-    for part in key:
-        if isinstance(part, str):
-            model = next(below for name, _, below in keys(model) if name == part and below is not None)
-    return [name for name, _, _ in keys(model)]
-
-
-def _shown(key: yamlfile.Key) -> str:
-    """`servers[0].url: `, or nothing for the whole file."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
-    return f"{text.removeprefix('.')}: " if text else ""

@@ -27,8 +27,14 @@ class Source:
 
     directory: Path
     environ: Mapping[str, str]
-    names: set[str] = field(default_factory=set)
-    """Servers met so far, so that a second one of the same name is refused in its own line."""
+    names: set[tuple[str, str]] = field(default_factory=set)
+    """Servers and targets met so far."""
+
+    def claim(self, kind: str, name: str) -> None:
+        """Takes in that a server or target has this name; raises `ValueError` when another has it."""
+        if (kind, name) in self.names:
+            raise ValueError(f"is the name of another {kind} already")
+        self.names.add((kind, name))
 
 
 def suggestion(word: str, known: list[str]) -> str:
@@ -128,6 +134,13 @@ def secret(key: str, inline: SecretStr | None, info: ValidationInfo) -> SecretSt
         value = info.context.environ.get(variable, "") if isinstance(info.context, Source) else ""
         return SecretStr(_one_line(value, f"{key}_env", "the environment variable named here "))
     return inline
+
+
+def kept_secret(key: str, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """As `secret`, where the file must not hold the secret itself."""
+    if given is not None and info.context is not None:
+        raise ValueError(f"a secret does not belong in this file: use {key}_file or {key}_env")
+    return secret(key, given, info)
 
 
 def _text_of(key: str, file: Path, info: ValidationInfo) -> str:

@@ -17,6 +17,7 @@ exporter.telemetry
 exporter.log
 exporter.yamlfile exporter.fields exporter.filters exporter.config
 exporter.headers exporter.connections exporter.http exporter.channel
+exporter.config_errors exporter.config_notify
 exporter.servers
 exporter.servers.*
 exporter.ledger exporter.ledger.*
