@@ -22,7 +22,7 @@ from exporter.telemetry import Reason
 class Gate:
     """What the connections of one session share: the deadline of each thread's call, and how to end all.
 
-    `call` holds what one thread alone sees.
+    `call` holds what one thread alone sees; `call.sent` is true once a request was written whole.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Gate:
     def begin(self, seconds: float) -> None:
         """Start this thread's call, which ends by the deadline; raises `OSError` when it may not start."""
         self.call.deadline = time.monotonic() + seconds
-        self.call.reused = False
+        self.call.reused = self.call.sent = False
         self.left()
 
     def left(self) -> float:
@@ -119,6 +119,7 @@ def _pools(gate: Gate, largest: int) -> dict[str, Any]:
             super().request(*args, **options)
 
         def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+            gate.call.sent = True
             response = super().getresponse()
             self.answers += 1
             gate.call.reused = False
