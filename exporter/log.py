@@ -23,7 +23,8 @@ Value = str | int | float | bool
 LONGEST = 4000
 """Characters of one value that are shown; a server may send any amount."""
 QUIET = (
-    "alembic", "apscheduler", "asyncio", "ld_eventsource", "sqlalchemy", "urllib3", "uvicorn", "websockets",
+    "alembic", "apprise", "apscheduler", "asyncio", "ld_eventsource", "sqlalchemy", "urllib3", "uvicorn",
+    "websockets",
 )  # fmt: skip
 """Libraries of which only warnings are of interest to a user; some would log what was sent, token and all."""
 PASSED = frozenset({"exc_info", "stack_info", "stacklevel"})
