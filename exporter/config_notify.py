@@ -10,7 +10,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import Field, SecretStr, StrictInt, ValidationInfo, field_validator
 
 from exporter import fields
+from exporter.config_routes import People, QuietSettings, RouteSettings
 from exporter.filters import Settings, Text
+from exporter.routes import Routes, handles
 
 SLACK_API = "https://slack.com/api"
 SECRET_PATH, SECRET_WORD, SECRET_SEGMENT = 8, 8, 16
@@ -233,6 +235,30 @@ class NotifySettings(Settings):
 
     targets: tuple[AnyTarget, ...] = ()
     """Where messages go; none: nobody is told."""
+    routes: tuple[RouteSettings, ...] = ()
+    """Who is told of what, tried from the top; none: every target is told of all but pull requests."""
+    quiet_hours: tuple[QuietSettings, ...] = ()
+    """Hours in which messages wait for their end."""
+    people: People = Field(default_factory=dict)
+    """How authors are called: by their name at the CI server, the handle at a target's name or type."""
+    storm: Annotated[int, Field(strict=True, ge=0)] = 5
+    """Openings on one server within 2 minutes that are told one by one; later ones are a digest. `0`: all
+    are told one by one."""
+    max_age: fields.Duration = Field(default="6h", validate_default=True)
+    """What is red for longer when it can be told at last is a line of a digest."""
+
+    @property
+    def rules(self) -> Routes:
+        """All that says who is told what, as `exporter.routes` knows it."""
+        names = tuple(target.name for target in self.targets)
+        return Routes(
+            targets=names,
+            routes=tuple(route.route for route in self.routes),
+            quiet=tuple(hours.quiet for hours in self.quiet_hours),
+            storm=self.storm,
+            max_age=self.max_age,
+            mention=handles(self.people, {target.name: target.type for target in self.targets}),
+        )
 
     @property
     def secrets(self) -> tuple[str, ...]:
