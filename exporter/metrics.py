@@ -3,10 +3,9 @@
 README, docs, tests, dashboards and rules are checked against this table, both ways.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Literal
+from exporter.series import Exemplar, Group, Histogram, Metric, Sample
+
+__all__ = ["METRICS", "OTHER", "Exemplar", "Group", "Histogram", "Metric", "Sample"]
 
 SERVER = ("server",)
 REPO = ("server", "repo")
@@ -19,58 +18,6 @@ QUEUE_BUCKETS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0
 STEP_BUCKETS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0)
 POLL_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 DETECTION_BUCKETS = (1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-
-
-class Group(StrEnum):
-    """The headings under which families are documented and kept."""
-
-    HAPPENED = "What happened"
-    NOW = "What is true now"
-    FRESH = "How fresh and complete it is"
-    EXPORTER = "The exporter itself"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One family: `buckets` (upper bounds, without +Inf) only where the type is histogram."""
-
-    name: str
-    type: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
-    group: Group
-    help: str
-    buckets: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Exemplar:
-    """One build that fell into a bucket: `time` in Unix seconds."""
-
-    labels: tuple[tuple[str, str], ...]
-    value: float
-    time: float
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """A histogram's value: `counts` for each bucket alone (not cumulated), the last one +Inf."""
-
-    counts: Sequence[int]
-    sum: float
-    exemplars: dict[int, Exemplar] = field(default_factory=dict)
-    """The latest exemplar of a bucket, by its place in `counts`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One series of a family and its value; `labels` in the order of the family's label names."""
-
-    metric: Metric
-    labels: tuple[str, ...]
-    value: float | Histogram
-    created: float = 0.0
-    """Unix time at which a counter or histogram began; 0 where that is not known."""
-
 
 METRICS: dict[str, Metric] = {
     m.name: m
@@ -225,6 +172,21 @@ METRICS: dict[str, Metric] = {
             Group.NOW,
             "Median time between the last 10 starts of this cron job, from 3 on.",
         ),
+        Metric("ci_incidents_open", "gauge", REPO, Group.NOW, "Ref classes that are red."),
+        Metric(
+            "ci_incident_opened_timestamp_seconds",
+            "gauge",
+            BRANCH,
+            Group.NOW,
+            "When the incident that is open longest was opened; only while one is.",
+        ),
+        Metric(
+            "ci_incident_first_build_number",
+            "gauge",
+            BRANCH,
+            Group.NOW,
+            "Number of the build that opened it; only while one is open.",
+        ),
         Metric("ci_repo_timeout_seconds", "gauge", REPO, Group.NOW, "Time limit of the repo's builds."),
         Metric(
             "ci_last_deployment_status",
@@ -313,6 +275,41 @@ METRICS: dict[str, Metric] = {
             SERVER,
             Group.FRESH,
             "Repos whose history is still to be read.",
+        ),
+        Metric(
+            "ci_notifications_total",
+            "counter",
+            ("target", "kind", "outcome"),
+            Group.DELIVERY,
+            "Messages that are done with.",
+        ),
+        Metric(
+            "ci_notification_attempts_total",
+            "counter",
+            ("target", "outcome"),
+            Group.DELIVERY,
+            "Attempts to send a message.",
+        ),
+        Metric(
+            "ci_notifications_pending",
+            "gauge",
+            ("target",),
+            Group.DELIVERY,
+            "Messages that wait to be sent, without those held back.",
+        ),
+        Metric(
+            "ci_notifications_dead",
+            "gauge",
+            ("target",),
+            Group.DELIVERY,
+            "Messages that were refused or tried in vain; kept for 30 days.",
+        ),
+        Metric(
+            "ci_notification_oldest_pending_timestamp_seconds",
+            "gauge",
+            ("target",),
+            Group.DELIVERY,
+            "Since when the message that waits longest waits; only while one does.",
         ),
         Metric("ci_exporter_build_info", "gauge", ("version",), Group.EXPORTER, "1; the exporter's version."),
         Metric("ci_exporter_series", "gauge", ("family",), Group.EXPORTER, "Series on the page by family."),

@@ -6,7 +6,7 @@ What the ledger knows is in `exporter.samples`; names, help texts, labels and bu
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal, get_args
 
 from prometheus_client import (
@@ -29,6 +29,11 @@ Reason = Literal["timeout", "refused", "tls", "dns", "auth", "status", "json", "
 REASONS: tuple[Reason, ...] = get_args(Reason)
 FIELDS = ("status", "step_status", "event", "queued", "created", "started", "finished", "reviewed", "row")
 """The values of the label `field`."""
+
+KINDS = ("opened", "changed", "resolved", "flapping", "stale", "digest", "reminder", "alert", "test")
+OUTCOMES = ("delivered", "dead", "superseded", "expired")
+ATTEMPTS = ("ok", "retry", "permanent", "ambiguous")
+"""The closed lists of the labels `kind` and `outcome` of messages, and of `outcome` of attempts."""
 
 LOGGED_VALUES = 200
 """Unknown values of one server that are logged; more are only counted."""
@@ -69,10 +74,16 @@ class Telemetry:
         self.missing = self._gauge("ci_builds_missing")
         self.unknown_values = self._counter("ci_unknown_values_total")
         self.import_remaining = self._gauge("ci_import_repos_remaining")
+        self._notified = self._counter("ci_notifications_total")
+        self._attempts = self._counter("ci_notification_attempts_total")
+        self._pending = self._gauge("ci_notifications_pending")
+        self._dead = self._gauge("ci_notifications_dead")
+        self._oldest = self._gauge("ci_notification_oldest_pending_timestamp_seconds")
         self._gauge("ci_exporter_build_info").labels(__version__).set(1)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        self._targets: set[str] = set()
         self._logged: dict[str, set[tuple[str, str]]] = {}
         self._lock = threading.Lock()
 
@@ -104,6 +115,43 @@ class Telemetry:
             family.remove_by_labels({"server": server})
         with self._lock:
             self._logged.pop(server, None)
+
+    def add_target(self, target: str) -> None:
+        """Let every series of a target exist, at 0."""
+        with self._lock:
+            self._targets.add(target)
+        self._pending.labels(target)
+        self._dead.labels(target)
+        for attempt in ATTEMPTS:
+            self._attempts.labels(target, attempt)
+        for kind in KINDS:
+            for outcome in OUTCOMES:
+                self._notified.labels(target, kind, outcome)
+
+    def keep_targets(self, targets: Collection[str]) -> None:
+        """Drop every series of targets that left the configuration."""
+        with self._lock:
+            left, self._targets = self._targets - set(targets), set(targets)
+        for family in (self._notified, self._attempts, self._pending, self._dead, self._oldest):
+            for target in left:
+                family.remove_by_labels({"target": target})
+
+    def notified(self, target: str, kind: str, outcome: str) -> None:
+        """Count a message that is done with."""
+        self._notified.labels(target, kind, outcome).inc()
+
+    def attempted(self, target: str, outcome: str) -> None:
+        """Count an attempt to send a message."""
+        self._attempts.labels(target, outcome).inc()
+
+    def waiting(self, target: str, pending: int, dead: int, oldest: float | None) -> None:
+        """Show what waits for a target, and since when (Unix seconds)."""
+        self._pending.labels(target).set(pending)
+        self._dead.labels(target).set(dead)
+        if oldest is not None:
+            self._oldest.labels(target).set(oldest)
+        else:
+            self._oldest.remove_by_labels({"target": target})
 
     def identify(self, server: str, dialect: str, version: str) -> None:
         """Say in ci_server_info what the server is, in place of what it was before."""

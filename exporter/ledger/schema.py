@@ -27,6 +27,14 @@ HEAD = "0001"
 # end is known; it is, but a later row does not fit. All but the settled ones are still asked about.
 OPEN, ENDING, SETTLED, DOUBTED = 0, 1, 2, 3
 
+# How far a repo's history is known (column `repos.judged`): not at all, so that no end is judged yet; by
+# its newest list page; to its end.
+UNREAD, NEWEST, WHOLE = 0, 1, 2
+
+# What became of a message (column `outbox.state`): to be told later, or within another message (`into_id`);
+# to be sent; being sent until `lease`; sent; told within another; refused for good; tried for too long.
+HELD, WAITING, SENDING, DELIVERED, SUPERSEDED, DEAD, EXPIRED = range(7)
+
 metadata = MetaData()
 
 # SQLite numbers rows by itself only where the key is an INTEGER.
@@ -63,6 +71,7 @@ repos = Table(
     Column("missed_since", Float, nullable=False, default=0.0),  # our clock
     Column("gone", Boolean, nullable=False, default=False),
     Column("pruned", BigInteger, nullable=False, default=0),  # what ended before was removed
+    Column("judged", Integer, nullable=False, default=0),  # how far its history is known to incidents
     UniqueConstraint("server", "name"),
 )
 
@@ -171,4 +180,61 @@ heads = Table(
     Column("state", Text, nullable=False),  # what the newest ends say, as JSON (heads.py)
     sqlite_with_rowid=False,
     comment="What gauges need of a repo's past, so that nobody reads it again.",
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("repo_id", BigInteger, ForeignKey("repos.id"), primary_key=True, autoincrement=False),
+    Column("ref_class", String, primary_key=True),
+    Column("red", Boolean, nullable=False),
+    Column("wakes", Float),  # when time alone may change it (our clock)
+    Column("state", Text, nullable=False),  # as JSON (exporter/incidents.py)
+    comment="What is known of each ref class, kept while it is green too.",
+)
+Index("incidents_red", incidents.c.repo_id, sqlite_where=text("red"), postgresql_where=text("red"))
+Index("incidents_waking", incidents.c.wakes, sqlite_where=text("wakes IS NOT NULL"),
+      postgresql_where=text("wakes IS NOT NULL"))  # fmt: skip
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("key", String, nullable=False, unique=True),  # the same for every attempt
+    Column("target", String, nullable=False),
+    Column("thread", String, nullable=False),  # what is told in order: one ref class of a repo
+    Column("epoch", Integer, nullable=False),  # which of its incidents
+    Column("kind", String, nullable=False),
+    Column("server", String, nullable=False),
+    Column("repo_id", BigInteger, ForeignKey("repos.id")),
+    Column("state", Integer, nullable=False),
+    Column("hold", String, nullable=False, default=""),  # why it is told later
+    Column("into_id", BigInteger),  # the message that tells it
+    Column("created", Float, nullable=False),  # our clock, here and below
+    Column("ready", Float, nullable=False),  # since when it is held no more
+    Column("due", Float, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("lease", Float, nullable=False, default=0.0),
+    Column("closed", Float, nullable=False, default=0.0),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("short", Boolean, nullable=False, default=False),  # refused as too large before
+    Column("answer", String, nullable=False, default=""),  # what the last attempt came to
+    Column("reference", String, nullable=False, default=""),  # the target's own name of the message
+    Column("facts", Text, nullable=False),  # as JSON (ledger/outbox.py)
+    Column("excerpt", Text),  # of the failing step's log, redacted; NULL: not read yet
+    Column("excerpt_note", String, nullable=False, default=""),
+)
+Index("outbox_open", outbox.c.target, outbox.c.id, sqlite_where=text("state <= 2"),
+      postgresql_where=text("state <= 2"))  # fmt: skip
+Index("outbox_given_up", outbox.c.target, sqlite_where=text("state >= 5"),
+      postgresql_where=text("state >= 5"))  # fmt: skip
+Index("outbox_thread", outbox.c.target, outbox.c.thread, outbox.c.id)
+Index("outbox_created", outbox.c.server, outbox.c.created)
+
+mutes = Table(
+    "mutes",
+    metadata,
+    Column("server", String, primary_key=True),
+    Column("repo", String, primary_key=True),  # empty: the whole server
+    Column("until", Float, nullable=False),  # our clock
 )

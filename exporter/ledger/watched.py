@@ -1,13 +1,13 @@
 """The ledger's SQL for what is watched: servers, their repos, and the gaps in what was read of them."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
-from exporter.ledger.schema import SETTLED, builds, gaps, repos, servers, totals
-from exporter.ledger.sql import upsert
+from exporter.ledger.schema import SETTLED, UNREAD, builds, gaps, repos, servers, totals
+from exporter.ledger.sql import chunks, upsert
 
 _WRITE_GAP = (
     update(gaps)
@@ -38,6 +38,7 @@ class RepoState:
     missed_since: float
     gone: bool
     pruned: int
+    judged: int = UNREAD
 
 
 @dataclass(slots=True)
@@ -79,6 +80,15 @@ def repo_states(conn: Connection, server: str) -> list[RepoState]:
     return [RepoState(*row) for row in rows]
 
 
+def repos_by_id(conn: Connection, ids: Collection[int]) -> dict[int, RepoState]:
+    """These repos, whatever their server."""
+    return {
+        row[0]: RepoState(*row)
+        for chunk in chunks(sorted(ids))
+        for row in conn.execute(select(repos).where(repos.c.id.in_(chunk)))
+    }
+
+
 def write_repos(conn: Connection, states: Iterable[RepoState]) -> None:
     """Stores repos; one with id 0 is new and gets its id."""
     old: list[tuple[Any, ...]] = []
@@ -104,6 +114,12 @@ def gaps_of(conn: Connection, server: str) -> list[Gap]:
 
 def gaps_of_repo(conn: Connection, repo_id: int) -> list[Gap]:
     return [Gap(*row) for row in conn.execute(select(gaps).where(gaps.c.repo_id == repo_id))]
+
+
+def imports(conn: Connection, repo_id: int) -> bool:
+    """True while pages of a repo's history are to be read."""
+    of_history = (gaps.c.repo_id == repo_id, gaps.c.history)
+    return conn.execute(select(gaps.c.id).where(*of_history).limit(1)).first() is not None
 
 
 def add_gap(

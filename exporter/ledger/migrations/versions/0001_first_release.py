@@ -9,6 +9,13 @@ down_revision = None
 
 def upgrade() -> None:
     op.create_table(
+        "mutes",
+        sa.Column("server", sa.String(), nullable=False),
+        sa.Column("repo", sa.String(), nullable=False),
+        sa.Column("until", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("server", "repo"),
+    )
+    op.create_table(
         "servers",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("first_contact", sa.BigInteger(), nullable=False),
@@ -39,6 +46,7 @@ def upgrade() -> None:
         sa.Column("missed_since", sa.Float(), nullable=False),
         sa.Column("gone", sa.Boolean(), nullable=False),
         sa.Column("pruned", sa.BigInteger(), nullable=False),
+        sa.Column("judged", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
             ["server"],
             ["servers.name"],
@@ -139,6 +147,36 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "incidents",
+        sa.Column("repo_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("ref_class", sa.String(), nullable=False),
+        sa.Column("red", sa.Boolean(), nullable=False),
+        sa.Column("wakes", sa.Float(), nullable=True),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repo_id"],
+            ["repos.id"],
+        ),
+        sa.PrimaryKeyConstraint("repo_id", "ref_class"),
+        comment="What is known of each ref class, kept while it is green too.",
+    )
+    op.create_index(
+        "incidents_red",
+        "incidents",
+        ["repo_id"],
+        unique=False,
+        sqlite_where=sa.text("red"),
+        postgresql_where=sa.text("red"),
+    )
+    op.create_index(
+        "incidents_waking",
+        "incidents",
+        ["wakes"],
+        unique=False,
+        sqlite_where=sa.text("wakes IS NOT NULL"),
+        postgresql_where=sa.text("wakes IS NOT NULL"),
+    )
+    op.create_table(
         "names",
         sa.Column("repo_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
@@ -154,6 +192,59 @@ def upgrade() -> None:
         comment="Label values in use: once named, a value keeps its name.",
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "outbox",
+        sa.Column(
+            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
+        ),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("target", sa.String(), nullable=False),
+        sa.Column("thread", sa.String(), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("server", sa.String(), nullable=False),
+        sa.Column("repo_id", sa.BigInteger(), nullable=True),
+        sa.Column("state", sa.Integer(), nullable=False),
+        sa.Column("hold", sa.String(), nullable=False),
+        sa.Column("into_id", sa.BigInteger(), nullable=True),
+        sa.Column("created", sa.Float(), nullable=False),
+        sa.Column("ready", sa.Float(), nullable=False),
+        sa.Column("due", sa.Float(), nullable=False),
+        sa.Column("expires", sa.Float(), nullable=False),
+        sa.Column("lease", sa.Float(), nullable=False),
+        sa.Column("closed", sa.Float(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("short", sa.Boolean(), nullable=False),
+        sa.Column("answer", sa.String(), nullable=False),
+        sa.Column("reference", sa.String(), nullable=False),
+        sa.Column("facts", sa.Text(), nullable=False),
+        sa.Column("excerpt", sa.Text(), nullable=True),
+        sa.Column("excerpt_note", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repo_id"],
+            ["repos.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("key"),
+    )
+    op.create_index("outbox_created", "outbox", ["server", "created"], unique=False)
+    op.create_index(
+        "outbox_given_up",
+        "outbox",
+        ["target"],
+        unique=False,
+        sqlite_where=sa.text("state >= 5"),
+        postgresql_where=sa.text("state >= 5"),
+    )
+    op.create_index(
+        "outbox_open",
+        "outbox",
+        ["target", "id"],
+        unique=False,
+        sqlite_where=sa.text("state <= 2"),
+        postgresql_where=sa.text("state <= 2"),
+    )
+    op.create_index("outbox_thread", "outbox", ["target", "thread", "id"], unique=False)
     op.create_table(
         "steps",
         sa.Column("repo_id", sa.BigInteger(), autoincrement=False, nullable=False),
