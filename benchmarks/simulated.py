@@ -14,10 +14,12 @@ from typing import Any
 import requests
 from pydantic import SecretStr
 
+from exporter.bridge import Bridge
 from exporter.config import ServerSettings
 from exporter.exposition import Page
 from exporter.ledger import Ledger
 from exporter.refresh import Refresher, Shown
+from exporter.routes import Routes
 from exporter.servers.detect import open_server
 from exporter.telemetry import Telemetry
 from exporter.watch import Watch
@@ -97,6 +99,7 @@ def watched(url: str, token: str, **options: object) -> Iterator[Watched]:
             retention=400 * DAY,
             series_retention=30 * DAY,
             changed=refresher.refresh,
+            bridge=Bridge(ledger, Routes(), telemetry, time.time),
             stop=threading.Event(),
         )
         watch.load()

@@ -122,6 +122,8 @@ class GapReader:
                 watched.write_gap(conn, part.rest)
                 for number in part.unread:
                     watched.add_gap(conn, part.repo, number, number, history=False, failed=True)
+            read = (part.repo for part in parts if part.rest.history and not part.rest.failed)
+            self._intake.history_read(conn, read)
 
         anew = [
             (part.repo, since)

@@ -5,9 +5,10 @@ from functools import lru_cache
 
 from sqlalchemy import Connection
 
+from exporter.bridge import PATIENCE, Bridge
 from exporter.config import ServerSettings
-from exporter.ledger import Ended, Ledger, LedgerError, Moment, Policy, record, store, watched
-from exporter.ledger.schema import ENDING, OPEN
+from exporter.ledger import Ended, Ledger, LedgerError, Moment, Policy, Recorded, record, store, watched
+from exporter.ledger.schema import ENDING, OPEN, UNREAD
 from exporter.ledger.watched import RepoState
 from exporter.log import logger
 from exporter.model import Build, Event, Repo
@@ -44,8 +45,9 @@ class Intake:
         moment: Callable[[], Moment],
         series_retention: float,
         changed: Callable[[set[int]], None],
+        bridge: Bridge,
     ) -> None:
-        self._ledger = ledger
+        self._ledger, self._bridge = ledger, bridge
         self._roster = roster
         self._name = settings.name
         self._telemetry = telemetry
@@ -79,6 +81,7 @@ class Intake:
         now = self._moment()
         changed: set[int] = set()
         ended: list[Ended] = []
+        recorded: list[tuple[RepoState, Recorded, list[Build]]] = []
         try:
             with self._ledger.transaction() as conn:
                 for state, since in anew:
@@ -97,10 +100,14 @@ class Intake:
                         changed.add(repo.id)
                     done = record(conn, repo, self.policy, of_repo, now)
                     ended += done.ended
+                    recorded.append((repo, done, of_repo))
                     if done.changed:
                         changed.add(repo.id)
                 if within is not None:
                     within(conn)
+                for repo, done, of_repo in recorded:
+                    if self._bridge.judge(conn, repo, self.policy, done, of_repo, now):
+                        changed.add(repo.id)
         except LedgerError:
             self._roster.stale = True
             raise
@@ -142,6 +149,29 @@ class Intake:
                 state = self._roster.watched(repo.name)
                 if state is not None and repo.counter > state.highest:
                     self.numbers.advance(conn, state, repo.counter, 0, ())
+
+    def history_read(self, conn: Connection, repos: Iterable[RepoState]) -> None:
+        """Within the transaction that records list pages of these repos' history: they are judged by it."""
+        for repo in repos:
+            self._bridge.history_read(conn, repo, self.policy, self._moment())
+            self.changed.add(repo.id)
+
+    def gone(self, conn: Connection, repo_ids: Iterable[int]) -> None:
+        """Closes the incidents of those of these repos that are not there any more."""
+        for repo_id in repo_ids:
+            repo = self._roster.by_id[repo_id]
+            if repo.gone:
+                self._bridge.gone(conn, repo, self._moment())
+
+    def settle(self, *, behind: bool) -> None:
+        """A look ended; `behind`: more is known to be unread than it could read."""
+        now = self._moment()
+        for repo in self._roster.repos.values():
+            if repo.judged == UNREAD and repo.watched and now.server - repo.horizon >= PATIENCE:
+                with self._ledger.transaction() as conn:
+                    self._bridge.history_read(conn, repo, self.policy, now)
+                self.changed.add(repo.id)
+        self._bridge.settle(self._name, behind=behind)
 
     def show(self) -> None:
         """Lets what changed be shown; what cannot be read for that now is shown later."""

@@ -76,6 +76,8 @@ class Step:
     finished: int = 0
     ignored: bool = False
     """Its failure does not fail the build."""
+    apart: bool = False
+    """It speaks for itself: its failure is told, and does not fail the build (ABF's publishing)."""
     log: str = ""
     """What its server finds its log by; empty where it has none. It means something to the dialect alone."""
 

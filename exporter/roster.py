@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from exporter.config import ServerSettings
 from exporter.http import ServerError
 from exporter.ledger import Ledger, Moment, watched
+from exporter.ledger.schema import NEWEST
 from exporter.ledger.watched import RepoState, ServerState
 from exporter.log import logger
 from exporter.model import Build, Repo
@@ -148,6 +149,7 @@ class Roster:
             if not state.watched:
                 state.watched = True
                 _set_horizon(state, now)  # what ended while `repos:` left it out is history
+                state.judged = min(state.judged, NEWEST)
                 numbers.leave_to_import(conn, state, repo, wanted=self._imports)
             state.uid, state.timeout = repo.id or state.uid, repo.timeout or state.timeout
             state.default_branch = repo.default_branch or state.default_branch

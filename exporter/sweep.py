@@ -38,9 +38,11 @@ class Sweeper:
         listed = [repo for repo in listed if repo.name not in late]
         wanted = self._roster.wanted(listed)
         with self._ledger.transaction() as conn:
-            self._intake.changed |= self._roster.update(
+            changed = self._roster.update(
                 conn, listed, firsts, self._server.limits, self._intake.numbers, self._moment()
             )
+            self._intake.gone(conn, changed)
+            self._intake.changed |= changed
         self._intake.take_newest(repo.newest for repo in wanted)
         self._intake.reach(wanted)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
 
+from exporter.bridge import Bridge
 from exporter.config import ServerSettings
 from exporter.faults import Faults
 from exporter.follow import Follower
@@ -59,6 +60,7 @@ class Watch:
         retention: float,
         series_retention: float,
         changed: Callable[[set[int]], None],
+        bridge: Bridge,
         stop: threading.Event,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -83,7 +85,7 @@ class Watch:
         self._ledger, self._telemetry = ledger, telemetry
         self._clock, self._monotonic, self._stop = clock, monotonic, stop
         self._intake = Intake(
-            ledger, self.roster, settings, telemetry, self._moment, series_retention, changed
+            ledger, self.roster, settings, telemetry, self._moment, series_retention, changed, bridge
         )
         self._faults = Faults(self.name, telemetry, settings.poll, monotonic, stop)
         self._retention, self._series_retention = retention, series_retention
@@ -255,7 +257,7 @@ class Watch:
         connected.follower.follow(rows, self._for_a_while(self.settings.poll))
         self._read_gaps(connected, history=False, go_on=self._for_a_while(self.settings.poll))
         connected.follower.read_ends(history=False, go_on=self._for_a_while(self.settings.poll))
-        self._tell_remaining(connected)
+        self._intake.settle(behind=self._tell_remaining(connected))
 
     def _for_a_while(self, seconds: float) -> Callable[[], bool]:
         """True until so much time has passed, or the exporter stops: much to read keeps no feed waiting."""
@@ -326,7 +328,8 @@ class Watch:
         )
         self._intake.show()
 
-    def _tell_remaining(self, connected: Connected) -> None:
+    def _tell_remaining(self, connected: Connected) -> bool:
+        """Says what is still to be read; True where that is more than history."""
         with self._ledger.reading() as conn:
             gaps = watched.gaps_of(conn, self.name)
         history = {gap.repo_id for gap in gaps if gap.history} | connected.follower.repos_with_history()
@@ -334,6 +337,7 @@ class Watch:
         self.history_left = sum(gap.high - gap.low + 1 for gap in gaps if gap.history)
         self._telemetry.import_remaining.labels(self.name).set(len(history))
         self._telemetry.missing.labels(self.name).set(missing)
+        return any(not gap.history and not gap.failed for gap in gaps)
 
     def _timed(self, task: Task, work: Callable[[], None]) -> None:
         began = self._monotonic()

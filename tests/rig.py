@@ -10,11 +10,13 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from exporter.bridge import Bridge
 from exporter.config import Only, RepoFilter, ServerSettings
 from exporter.exposition import Page
 from exporter.ledger import Ledger
 from exporter.ledger.recall import Recalled
 from exporter.refresh import Refresher, Shown
+from exporter.routes import Routes
 from exporter.servers.detect import open_server
 from exporter.simulator import Clock, Running, World, serve
 from exporter.telemetry import Telemetry
@@ -44,6 +46,7 @@ class Rig:
     running: Running
     ledger_url: str
     options: dict[str, object] = field(default_factory=dict)
+    routes: Routes = Routes()
 
     def __post_init__(self) -> None:
         self.clock = self.world.clock
@@ -75,6 +78,7 @@ class Rig:
         options["repos"] = RepoFilter.model_validate(options.get("repos", {}))
         options["only"] = Only.model_validate(options.get("only", {}))
         self.settings = ServerSettings.model_validate(options)
+        self.bridge = Bridge(self.ledger, self.routes, self.telemetry, self.ours)
         self.watch = Watch(
             self.settings,
             lambda: open_server(
@@ -89,6 +93,7 @@ class Rig:
             retention=400 * DAY,
             series_retention=30 * DAY,
             changed=self.refresher.refresh,
+            bridge=self.bridge,
             stop=TestStop(self.clock),
             clock=self.ours,
             monotonic=self.ours,
@@ -112,6 +117,7 @@ class Rig:
         """Time passes, then the server is looked at."""
         self.clock.advance(seconds)
         self.watch.cycle()
+        self.refresher.refresh(self.bridge.tick())
         self.refresher.tick()
 
     def good_poll(self, seconds: float = 15.0) -> None:
@@ -192,6 +198,7 @@ def rig(
     world: World | None = None,
     ledger_url: str = "",
     user: Mapping[str, bool] | None = None,
+    routes: Routes = Routes(),  # noqa: B008
     **options: object,
 ) -> Iterator[Rig]:
     """A rig on a world of its own, or on `world`; with a ledger in `tmp_path`, or at `ledger_url`.
@@ -203,7 +210,7 @@ def rig(
         world.add_repo("octo/hello", default_branch="main")
     world.set_user(**(user or {}))
     with serve(world) as running:
-        made = Rig(world, running, ledger_url or f"sqlite:///{tmp_path}/ledger.db", options)
+        made = Rig(world, running, ledger_url or f"sqlite:///{tmp_path}/ledger.db", options, routes)
         try:
             yield made
         finally:

@@ -12,15 +12,19 @@ LAYERS = """
 exporter
 exporter.model
 exporter.colours
+exporter.series
 exporter.metrics
 exporter.telemetry
 exporter.log
-exporter.yamlfile exporter.fields exporter.filters exporter.config
+exporter.yamlfile exporter.fields exporter.filters exporter.config_errors
+exporter.incidents
+exporter.routes
+exporter.config_routes exporter.config_notify exporter.config
 exporter.headers exporter.connections exporter.http exporter.channel
-exporter.config_errors exporter.config_notify
 exporter.servers
 exporter.servers.*
 exporter.ledger exporter.ledger.*
+exporter.verdicts exporter.bridge
 exporter.faults exporter.numbers
 exporter.roster exporter.intake exporter.gaps exporter.renames exporter.sweep exporter.follow
 exporter.streams

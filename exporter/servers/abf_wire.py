@@ -317,6 +317,7 @@ def steps_of(now: Past) -> tuple[Step, ...]:
                 status=PUBLISHING[code],
                 started=now.publish_started,
                 finished=now.publish_finished,
+                apart=True,
             )
         )
     return tuple(steps)

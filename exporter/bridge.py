@@ -1,0 +1,197 @@
+"""From what was recorded to incidents and messages, within the transaction that records it.
+
+Either an end is recorded with all that is told of it, or it is read again: nothing is told twice, and
+nothing is forgotten, whenever the exporter dies.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from threading import Event as Signal
+
+from sqlalchemy import Connection
+
+from exporter.incidents import State, What, advance, close
+from exporter.ledger import Ledger, Moment, Policy, Recorded, messages, states, watched
+from exporter.ledger.messages import AGE, Row
+from exporter.ledger.runs import Run
+from exporter.ledger.schema import HELD, NEWEST, UNREAD, WAITING, WHOLE
+from exporter.ledger.watched import RepoState
+from exporter.model import Build, Status
+from exporter.routes import CATCH_UP, STORM_WITHIN, Hold, Routes, Subject, fold
+from exporter.telemetry import Telemetry
+from exporter.verdicts import News, Verdicts, facts_of
+
+PATIENCE = 600.0
+"""Seconds after which a repo's ends are judged although its newest list page could not be read."""
+
+
+class Bridge:
+    """Judges what is recorded, for all servers."""
+
+    def __init__(
+        self, ledger: Ledger, routes: Routes, telemetry: Telemetry, clock: Callable[[], float]
+    ) -> None:
+        self.routes = routes
+        self._telemetry = telemetry
+        self.due = Signal()
+        """Set when there is something to be sent."""
+        self._ledger, self._clock = ledger, clock
+        self._behind: set[str] = set()
+        """Servers of which more is known to be unread than a look could read."""
+
+    def judge(
+        self,
+        conn: Connection,
+        repo: RepoState,
+        policy: Policy,
+        done: Recorded,
+        builds: Sequence[Build],
+        now: Moment,
+    ) -> bool:
+        """Takes in what `record` says of a repo; True when an incident is another one now."""
+        known = Verdicts(conn, repo, now)
+        if repo.judged == UNREAD:
+            if now.server - repo.horizon < PATIENCE and watched.imports(conn, repo.id):
+                return False
+            self._begin(known, policy)
+        for end in done.ended:
+            # What is read of history is computed as a whole once all of it is.
+            if self._is_judged(repo, policy, end.run) and (end.run.counted or repo.judged == WHOLE):
+                self._tell(known, known.advance(end.run, states.first_failed(end.steps)))
+        for run in done.rewritten:
+            if self._is_judged(repo, policy, run):
+                self._tell(known, known.restate(run))
+        for build in builds:
+            for step in build.steps:
+                if step.apart and not step.status.open and policy.counts(build.event, build.branch):
+                    self._tell(known, known.advance_apart(build, step))
+        self._end_of_history(known)
+        return known.write()
+
+    def history_read(self, conn: Connection, repo: RepoState, policy: Policy, now: Moment) -> None:
+        """A list page of a repo's history is recorded: from the first one on its ends are judged."""
+        known = Verdicts(conn, repo, now)
+        if repo.judged == UNREAD:
+            self._begin(known, policy)
+        self._end_of_history(known)
+        known.write()
+
+    def gone(self, conn: Connection, repo: RepoState, now: Moment) -> None:
+        """Closes the incidents of a repo that is not there any more."""
+        known = Verdicts(conn, repo, now)
+        for state in states.red_states(conn, repo.id):
+            self._tell(known, known.take(close(known.load(state)), None))
+        known.write()
+
+    def settle(self, server: str, *, behind: bool) -> None:
+        """A look at a server ended; `behind`: more is known to be unread than it could read."""
+        if behind:
+            self._behind.add(server)
+            return
+        self._behind.discard(server)
+        with self._ledger.reading() as conn:
+            waits = any(r.server == server and r.hold == Hold.UNREAD for r in messages.held(conn))
+        if waits:
+            self.release(lambda row: row.server == server and row.hold == Hold.UNREAD)
+
+    def tick(self) -> set[int]:
+        """Does what is due by time alone; the repos of which an incident is another one now."""
+        now = self._clock()
+        changed: set[int] = set()
+        with self._ledger.reading() as conn:
+            due = states.due_states(conn, now)
+            waits = any(row.due <= now for row in messages.held(conn))
+        if due:
+            with self._ledger.transaction() as conn:
+                repos = watched.repos_by_id(conn, {repo_id for repo_id, _ in due})
+                for repo_id, state in states.due_states(conn, now):
+                    known = Verdicts(conn, repos[repo_id], Moment(now, now))
+                    self._tell(known, known.take(advance(known.load(state), None, now), None))
+                    if known.write():
+                        changed.add(repo_id)
+        if waits:
+            self.release(lambda row: row.due <= now)
+        return changed
+
+    def release(self, ripe: Callable[[Row], bool]) -> None:
+        """Lets messages that were held go out, as the net of each thread and target."""
+        now = self._clock()
+        with self._ledger.transaction() as conn:
+            by_target: dict[str, dict[int, Row]] = {}
+            for row in messages.held(conn):
+                if ripe(row):
+                    by_target.setdefault(row.target, {})[row.id] = row
+            for target, rows in by_target.items():
+                folded = fold(messages.waiting_of(rows.values()), oldest=now - self.routes.max_age)
+                messages.apply(conn, target, rows, folded, now)
+                for row_id in folded.superseded:
+                    self._telemetry.notified(target, rows[row_id].kind, "superseded")
+        self.due.set()
+
+    def _begin(self, known: Verdicts, policy: Policy) -> None:
+        """Takes a repo's history in silently, and judges what was recorded beside it."""
+        repo = known.repo
+        failed = states.failed_steps(known.conn, repo.id)
+        for run, end in states.ends(repo, states.runs_of_repo(known.conn, repo.id), failed, known.skew):
+            if self._is_judged(repo, policy, run):
+                state = known.states.get(run.ref_class, State(run.ref_class))
+                self._tell(known, known.take(advance(state, end, known.now.ours), run, failed.get(run.key)))
+        # What is green is computed from the ledger when it is needed.
+        known.states = {name: s for name, s in known.states.items() if s.red or s.epoch}
+        repo.judged = NEWEST
+        watched.write_repos(known.conn, [repo])
+
+    def _end_of_history(self, known: Verdicts) -> None:
+        """Once all of a repo's history is read, "red since" and the counts may move back."""
+        if known.repo.judged == NEWEST and states.is_whole(known.conn, known.repo.id):
+            for news in known.restate_all():
+                self._tell(known, news)
+            known.repo.judged = WHOLE
+            watched.write_repos(known.conn, [known.repo])
+
+    def _is_judged(self, repo: RepoState, policy: Policy, run: Run) -> bool:
+        subject = Subject(repo.server, repo.name, run.branch, run.event, "")
+        return policy.counts(run.event, run.branch) and self.routes.watches(subject)
+
+    def _tell(self, known: Verdicts, news: Iterable[News]) -> None:
+        """Writes the messages of changes, and who was told into the state."""
+        repo, conn, now = known.repo, known.conn, known.now.ours
+        for each in news:
+            state, change, run = each.state, each.change, each.run
+            word = Status(state.status).word
+            subject = Subject(repo.server, repo.name, run.branch, run.event, word)
+            targets = self.routes.told(change, state, subject)
+            if not targets:
+                continue
+            known.note_told(state.ref_class, targets)
+            thread = f"{repo.server}/{repo.name} {state.ref_class}"
+            facts = messages.encode(facts_of(repo, each, now))
+            excerpt = None if change.what in (What.OPENED, What.CHANGED) else ""
+            delay = self._delay(conn, repo, each, thread, now)
+            rows = []
+            for target in targets:
+                hold, due = messages.joins(conn, target, thread) or delay
+                if not hold and (quiet := self.routes.quiet_until(target, subject, now)):
+                    hold, due = Hold.QUIET, quiet
+                key = messages.message_key(thread, state.epoch, change.what, change.sequence, target)
+                row = Row(0, key, target, thread, state.epoch, change.what, repo.server, repo.id, WAITING)
+                row.hold, row.state = hold, HELD if hold else WAITING
+                row.created, row.ready, row.due, row.expires = now, due, due, due + AGE
+                row.facts, row.excerpt = facts, excerpt
+                rows.append(row)
+            messages.add(conn, rows)
+            self.due.set()
+
+    def _delay(
+        self, conn: Connection, repo: RepoState, news: News, thread: str, now: float
+    ) -> tuple[str, float]:
+        """Why all targets are told later, and when at the latest."""
+        if muted := states.muted_until(conn, repo.server, repo.name, now):
+            return Hold.MUTED, muted
+        opening = news.change.what is What.OPENED
+        if repo.server in self._behind or (opening and news.late):
+            return Hold.UNREAD, now + CATCH_UP
+        if opening and self.routes.storm:
+            openings = messages.openings(conn, repo.server, thread, now - STORM_WITHIN)
+            if openings >= self.routes.storm:
+                return Hold.STORM, messages.storm_until(conn, repo.server) or now + STORM_WITHIN
+        return Hold.NO, now
