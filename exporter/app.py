@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.access import Access, Guard
+from exporter.bridge import Bridge
 from exporter.config import Config, ConfigError, ServerSettings
 from exporter.exposition import Body, Page
-from exporter.ledger import Ledger, LedgerError
+from exporter.ledger import Ledger, LedgerError, outbox
 from exporter.ledger.recall import Recalled
 from exporter.listener import Listener
 from exporter.log import logger, setup
+from exporter.notify.channels import open_target
+from exporter.notify.outbox import Outbox
 from exporter.refresh import Refresher, Shown
 from exporter.schedule import Schedule
 from exporter.servers.detect import open_server
@@ -39,6 +42,7 @@ class Work:
     refresher: Refresher
     watches: tuple[Watch, ...]
     subscriptions: tuple[Subscription, ...]
+    outbox: Outbox
     schedule: Schedule
     stop: threading.Event
 
@@ -46,6 +50,7 @@ class Work:
         self.schedule.start()
         for subscription in self.subscriptions:
             subscription.start()
+        self.outbox.start()
 
 
 class App:
@@ -80,6 +85,8 @@ class App:
         self.tls = access is not None and access.tls is not None
         self.ledger.lock()
         self.ledger.migrate()
+        with self.ledger.transaction() as conn:
+            outbox.free(conn, float("inf"))  # nobody sends but the one process that holds the lock
         self.work = self._prepare(config)
 
     def start(self) -> None:
@@ -142,6 +149,7 @@ class App:
             for name in {w.name for w in self.work.watches} - {w.name for w in work.watches}:
                 self.telemetry.forget(name)
             self.work = work
+            self.telemetry.keep_targets({target.name for target in config.notify.targets})
             work.start()
             log.info("the configuration was loaded", servers=self.watched)
             return ""
@@ -160,7 +168,16 @@ class App:
             page, self.ledger, abandoned_after=config.ledger.abandoned_after, clock=self._clock
         )
         stop = threading.Event()
-        watches = tuple(self._watch(settings, config, refresher, stop) for settings in config.servers)
+        bridge = Bridge(self.ledger, config.notify.rules, self.telemetry, self._clock)
+        watches = tuple(self._watch(settings, config, refresher, bridge, stop) for settings in config.servers)
+        sender = Outbox(
+            self.ledger,
+            [open_target(target) for target in config.notify.targets],
+            bridge.routes,
+            self.telemetry,
+            bridge.due,
+            clock=self._clock,
+        )
         schedule = Schedule()
         subscriptions = []
         for watch in watches:
@@ -168,12 +185,18 @@ class App:
             if watch.settings.stream == "auto":
                 subscriptions.append(_subscribe(watch, hurry))
         schedule.every(TICK, refresher.tick, name="tick", after=TICK)
+        schedule.every(TICK, lambda: _look_at_clock(bridge, refresher), name="incidents", after=TICK)
         schedule.every(MEASURE, refresher.measure, name="measure")
         refresher.tick()  # what was withdrawn is not shown until the first one
-        return Work(config, page, refresher, watches, tuple(subscriptions), schedule, stop)
+        return Work(config, page, refresher, watches, tuple(subscriptions), sender, schedule, stop)
 
     def _watch(
-        self, settings: ServerSettings, config: Config, refresher: Refresher, stop: threading.Event
+        self,
+        settings: ServerSettings,
+        config: Config,
+        refresher: Refresher,
+        bridge: Bridge,
+        stop: threading.Event,
     ) -> Watch:
         watch = Watch(
             settings,
@@ -185,6 +208,7 @@ class App:
             retention=config.ledger.retention,
             series_retention=config.ledger.series_retention,
             changed=refresher.refresh,
+            bridge=bridge,
             stop=stop,
             clock=self._clock,
         )
@@ -201,6 +225,7 @@ class App:
         for watch in work.watches:
             watch.close()
         deadline = time.monotonic() + GRACE
+        work.outbox.stop(GRACE)
         for watch in work.watches:
             watch.idle.wait(max(0.0, deadline - time.monotonic()))
 
@@ -215,3 +240,8 @@ def _subscribe(watch: Watch, hurry: Callable[[], None]) -> Subscription:
     subscription = Subscription(watch.settings, watch.roster, hint)
     watch.met = subscription.meet
     return subscription
+
+
+def _look_at_clock(bridge: Bridge, refresher: Refresher) -> None:
+    with suppress(LedgerError):  # whoever polls or sends says so
+        refresher.refresh(bridge.tick())
