@@ -140,7 +140,7 @@ def restate(state: State, ends: Iterable[End], now: float) -> Step:
     """The state computed anew from all ends of a key (in their order), after one of them was rewritten or
     more history was read.
 
-    "Red since" and the count may move; a colour that is another one now is told as if it changed now.
+    "Red since" and the count may move; a colour that is another one now is told as a change of now.
     """
     fresh = State(state.ref_class)
     newest: End | None = None
@@ -152,11 +152,10 @@ def restate(state: State, ends: Iterable[End], now: float) -> Step:
     if fresh.red == state.last_was_bad:
         state = changed(state, handled=fresh.handled, at=newest.at)
         return (_moved(state, fresh) if fresh.red else state), ()
-    if newest.history:
-        opened, changes = _break(state, newest, now) if fresh.red else _mend(state, newest, now)
-        return (_moved(opened, fresh) if fresh.red else opened), changes
-    newest = replace(newest, at=now)
-    return _break(state, newest, now) if fresh.red else _mend(state, newest, now)
+    if not fresh.red:
+        return _mend(state, newest, now)
+    opened, changes = _break(state, newest, now)
+    return _moved(opened, fresh), changes
 
 
 def close(state: State) -> Step:
