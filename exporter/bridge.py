@@ -134,7 +134,8 @@ class Bridge:
         for run, end in states.ends(repo, states.runs_of_repo(known.conn, repo.id), failed, known.skew):
             if self._is_judged(repo, policy, run):
                 state = known.states.get(run.ref_class, State(run.ref_class))
-                self._tell(known, known.take(advance(state, end, known.now.ours), run, failed.get(run.key)))
+                step = advance(state, end, known.now.ours)
+                self._tell(known, known.take(step, run, failed.get(run.key), late=known.is_late(end)))
         # What is green is computed from the ledger when it is needed.
         known.states = {name: s for name, s in known.states.items() if s.red or s.epoch}
         repo.judged = NEWEST

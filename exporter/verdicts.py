@@ -45,8 +45,11 @@ class Verdicts:
         """One more settled end."""
         end = self._end(run, failed)
         state = self._state(run.ref_class, but=run)
-        late = not end.history and self.now.ours - end.at > LATE
-        return self.take(advance(state, end, self.now.ours), run, failed, late=late)
+        return self.take(advance(state, end, self.now.ours), run, failed, late=self.is_late(end))
+
+    def is_late(self, end: End) -> bool:
+        """True of an end that happened while nobody looked."""
+        return not end.history and self.now.ours - end.at > LATE
 
     def advance_apart(self, build: Build, step: Step) -> list[News]:
         """A step that speaks for itself: what it publishes is broken, though the build is good."""

@@ -150,7 +150,9 @@ def test_in_order_it_is_exactly_what_a_plain_oracle_says(arrivals: list[Arrival]
 
 @given(histories(), st.data())
 @settings(max_examples=400, deadline=None)
-def test_in_any_order_the_colour_is_that_of_the_newest_end(arrivals: list[Arrival], data: st.DataObject) -> None:
+def test_in_any_order_the_colour_is_that_of_the_newest_end(
+    arrivals: list[Arrival], data: st.DataObject
+) -> None:
     ends = [arrival.end for arrival in arrivals]
     heard = data.draw(st.permutations(ends + data.draw(st.lists(st.sampled_from(ends), max_size=5))))
     now = arrivals[-1].now
