@@ -52,8 +52,8 @@ def explained(root: type[Settings], error: ErrorDetails) -> tuple[yamlfile.Key, 
             return key, "must be text; if it looks like something else to YAML, put it in quotes"
         case "bool_type":
             return key, "must be true or false"
-        case "int_type" | "less_than_equal" | "greater_than":
-            return key, "must be a whole number" + _bounds(context)
+        case "int_type":
+            return key, "must be a whole number"
         case "float_type" | "greater_than_equal" | "finite_number":
             return key, "must be a number, 0 or greater"
         case "tuple_type":
@@ -93,12 +93,10 @@ def _mappings(annotation: Any) -> Iterator[type[Settings]]:
 
 
 def _names(models: tuple[type[Settings], ...]) -> list[str]:
-    return list(dict.fromkeys(name for model in models for name, _, _ in keys(model)))
+    """The keys that all of them have."""
+    names = [[name for name, _, _ in keys(model)] for model in models]
+    return [name for name in names[0] if all(name in others for others in names)] if names else []
 
 
 def _tags(models: tuple[type[Settings], ...]) -> list[str]:
     return [tag for model in models for tag in types(model)]
-
-
-def _bounds(context: dict[str, Any]) -> str:
-    return f", at most {context['le']}" if "le" in context else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import Field, SecretStr, StrictInt, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from exporter import fields
 from exporter.config_routes import People, QuietSettings, RouteSettings
@@ -156,7 +156,7 @@ class EmailSettings(TargetSettings):
     """`email`."""
     host: Text
     """Name or address of the mail server."""
-    port: Annotated[StrictInt, Field(gt=0, le=65535)] | None = None
+    port: fields.Port | None = None
     """Its port; left out: 587 with `starttls`, 465 with `tls`, 25 with `none`."""
     security: Literal["starttls", "tls", "none"] = "starttls"
     """`starttls`, `tls` from the first byte, or `none`."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictInt, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 LONGEST = 36500 * 86400.0
@@ -91,6 +91,12 @@ def _listen(listen: str) -> str:
     if not fits_form or int(fits_form[2]) > 65535:
         raise ValueError("must be an address and a port, like 127.0.0.1:9848 or [::1]:9848")
     return listen
+
+
+def _port(port: int) -> int:
+    if not 0 < port < 65536:
+        raise ValueError("must be a port, from 1 to 65535")
+    return port
 
 
 def _some(given: tuple[object, ...]) -> tuple[object, ...]:
@@ -180,6 +186,7 @@ MaybeDuration = Annotated[float, BeforeValidator(_duration("0"))]
 LongDuration = Annotated[float, BeforeValidator(_duration("1h"))]
 SOME = AfterValidator(_some)
 Name = Annotated[str, AfterValidator(_name)]
+Port = Annotated[StrictInt, AfterValidator(_port)]
 Listen = Annotated[str, AfterValidator(_listen)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 ExistingFile = Annotated[Path, AfterValidator(_existing)]

@@ -122,7 +122,7 @@ web: {{listen: ":9848", lifecycle: "yes"}}
 metrics: {{disable: [ci_build_total]}}
 log: {{level: loud}}
 1: 2
-notify: {{}}
+notfy: {{}}
 """
     assert errors(tmp_path, text) == [
         "2:5: servers[0].name: must be letters, digits, '.', '_' and '-', at most 63, "
@@ -150,7 +150,7 @@ notify: {{}}
         "18:11: metrics.disable: ci_build_total is no family; did you mean ci_builds_total?",
         "19:7: log.level: must be one of 'debug', 'info', 'warning' or 'error'",
         "20:1: a key must be text",
-        "21:1: notify: is no known key; known are servers, ledger, web, metrics, log",
+        "21:1: notfy: is no known key; did you mean notify?",
     ]
 
 
@@ -158,7 +158,7 @@ notify: {{}}
     ("text", "message"),
     [
         ("", "1:1: servers: is missing"),
-        ("- a", "1:1: must be a mapping with the keys servers, ledger, web, metrics, log"),
+        ("- a", "1:1: must be a mapping with the keys servers, ledger, web, metrics, log, notify"),
         ("servers: []", "1:1: servers: must not be empty"),
         ("servers: 1", "1:1: servers: must be a list, like [a, b]"),
         ("servers: [", "1:11: expected the node content, but found '<stream end>'"),
