@@ -154,6 +154,8 @@ class EmailSettings(TargetSettings):
 
     type: Literal["email"]
     """`email`."""
+    timeout: fields.Duration = Field(default="30s", validate_default=True)
+    """How long it may take to send one message."""
     host: Text
     """Name or address of the mail server."""
     port: fields.Port | None = None

@@ -45,7 +45,8 @@ class Case:
     body: object = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     does: str = ""
-    """`hang`: nothing comes; `reset`: cut off after the message was read; `half`: cut off in the body."""
+    """`hang`: nothing comes; `reset`: cut off after the message was read; `half`: cut off in the body;
+    `leave`: the connection is closed after the answer without a word."""
 
 
 @dataclass
@@ -113,7 +114,7 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(text.encode()) + (100 if case.does == "half" else 0)))
             self.end_headers()
             self.wfile.write(text.encode())
-            self.close_connection = case.does == "half"
+            self.close_connection = case.does in {"half", "leave"}
 
         def log_message(self, *_: object) -> None:
             """Says nothing."""

@@ -30,6 +30,8 @@ def test_a_message_arrives_once_as_text() -> None:
         assert got.json["type"] == "success"
         assert got.json["message"].splitlines()[0] == "https://ci.example.com/acme/web/42"
         assert "AssertionError" in got.json["message"]
+        shown = target.preview(notice(kind=Kind.RESOLVED, failures=3))
+        assert shown == f"{got.json['title']}\n\n{got.json['message']}"
 
 
 @pytest.mark.parametrize("case", [Case(500), Case(404), Case(429), Case(does="reset"), Case(does="hang")])

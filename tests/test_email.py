@@ -255,6 +255,9 @@ def test_what_a_mail_says() -> None:
     assert first["Auto-Submitted"] == "auto-generated"
     assert first["Message-ID"] == again["Message-ID"] != resolved["Message-ID"]
     assert first["References"] == resolved["References"] == resolved["In-Reply-To"] != other["References"]
+    shown = opened.preview(called)
+    assert all(f"{name}: {value}" in shown for name, value in first.items() if name.isalpha())
+    assert "AssertionError: 3 != 4" in shown
     for id_ in (first["Message-ID"], first["References"]):
         assert id_.endswith("@example.com>")
     text, page = first.get_body(("plain",)), first.get_body(("html",))

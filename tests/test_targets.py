@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -197,6 +198,32 @@ def test_what_was_not_sent_is_sent_again(kind: str) -> None:
         assert KEY not in outcome.detail
 
 
+@pytest.mark.parametrize("kind", HTTP)
+def test_a_preview_is_what_is_sent_but_signatures(kind: str, receiver: Receiver) -> None:
+    receiver.answer(Case(200, GOOD[kind]))
+    opened = target(kind, receiver.url)
+    for short in (False, True):
+        shown = opened.preview(notice(), short=short)
+        opened.send(notice(), short=short)
+        sent = {
+            key: value for key, value in receiver.got[-1].json.items() if key not in {"timestamp", "sign"}
+        }
+        assert json.loads(shown) == sent
+        assert KEY not in shown
+    opened.close()
+
+
+def test_a_connection_that_was_closed_meanwhile_costs_nothing(receiver: Receiver) -> None:
+    receiver.answer(Case(200, does="leave"))
+    opened = target("webhook", receiver.url)
+    outcomes = []
+    for _ in range(3):
+        outcomes.append(opened.send(notice()).result)
+        time.sleep(0.05)
+    opened.close()
+    assert (outcomes, len(receiver.got)) == ([OK] * 3, 3)
+
+
 def test_a_certificate_that_is_not_trusted_gets_nothing(tmp_path: Path) -> None:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -291,13 +318,11 @@ def assert_plain(text: str, link: str) -> None:
     assert "<@" not in rest
 
 
-def assert_dead_slack(body: dict[str, object]) -> None:
+def assert_dead_slack(body: dict[str, Any]) -> None:
     assert body["mrkdwn"] is False
-    assert (body["parse"], body["link_names"]) == ("none", False)
-    assert not re.search(r"[<>]", str(body["text"]))
-    attachments = body["attachments"]
-    assert isinstance(attachments, list)
-    for block in attachments[0]["blocks"]:
+    assert not re.search(r"[<>]", body["text"])
+    (title,), (attachment,) = body["blocks"], body["attachments"]
+    for block in (title, *attachment["blocks"]):
         for part in (*block.get("fields", ()), *filter(None, [block.get("text")])):
             if part["type"] == "plain_text":
                 assert part["emoji"] is False
@@ -309,7 +334,7 @@ def assert_dead_slack(body: dict[str, object]) -> None:
                 assert re.fullmatch(r"<https://ci\.example\.com/[^<>|\s]*\|Build #42>", part["text"])
 
 
-def assert_dead(kind: str, body: dict[str, object]) -> None:
+def assert_dead(kind: str, body: dict[str, Any]) -> None:
     links = re.findall(r"^https://ci\.example\.com/\S*$", "\n".join(texts(body)), re.MULTILINE)
     link = links[0] if links else ""
     assert len(links) <= 1 or kind == "webhook"
@@ -321,10 +346,10 @@ def assert_dead(kind: str, body: dict[str, object]) -> None:
                 "text",
                 {"atMobiles": [], "atUserIds": [], "isAtAll": False},
             )
-            content = body["text"]["content"]  # type: ignore[index]
+            content = body["text"]["content"]
             assert_plain(content, link)
         case "wecom":
-            content = body["text"]["content"]  # type: ignore[index]
+            content = body["text"]["content"]
             assert body["msgtype"] == "text"
             assert body["text"] == {"content": content, "mentioned_list": [], "mentioned_mobile_list": []}
             assert_plain(content, link)
@@ -392,7 +417,7 @@ def test_huge_messages_fit_and_keep_their_link(kind: str, receiver: Receiver) ->
         if kind == "wecom":
             assert len(body["text"]["content"].encode()) <= 2048
         if kind in {"slack", "bot"}:
-            parts = list(texts(body["attachments"]))
+            parts = list(texts([body["attachments"], body["blocks"]]))
             assert max(map(len, parts)) <= 3000
             assert not re.search(r"&(?!amp;|lt;|gt;)", body["text"] + "".join(parts))
 
@@ -495,8 +520,11 @@ def test_who_is_called_in_wecom_and_slack(receiver: Receiver) -> None:
     opened = target("slack", receiver.url)
     opened.send(notice(mention=("U012AB3CD", "S012", "!channel", "ann")))
     opened.close()
-    title = "\U0001f534 acme/web main #42 failed at step test (exit 2)"
-    assert receiver.got[0].json["text"].split("  ")[0] == f"{title} <@U012AB3CD> <!subteam^S012>"
+    title, calls = (block["text"]["text"] for block in receiver.got[0].json["blocks"])
+    assert (
+        title == receiver.got[0].json["text"] == "\U0001f534 acme/web main #42 failed at step test (exit 2)"
+    )
+    assert calls == "<@U012AB3CD> <!subteam^S012>"
 
 
 def test_a_bot_writes_over_its_message(receiver: Receiver) -> None:

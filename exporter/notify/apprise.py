@@ -34,6 +34,10 @@ class Apprise(Base):
         self._settings = settings
         self._closed = threading.Event()
 
+    def shown(self, draft: Draft) -> str:
+        """Title and text."""
+        return "\n".join((dead(draft.message.title), "", _text(draft)))
+
     def deliver(self, draft: Draft) -> Outcome:
         """Hand it to Apprise; a URL that it does not know pauses the target."""
         message = draft.message
@@ -44,11 +48,10 @@ class Apprise(Base):
             return Outcome(result=Result.PAUSE, detail="Apprise does not know such a URL: look at it")
         everything = apprise.Apprise()
         everything.add(service)
-        text = "\n".join(filter(None, (message.link, below(message, LONGEST, dead))))
         try:
             went_well = everything.notify(
                 title=dead(message.title),
-                body=text or dead(message.title),
+                body=_text(draft) or dead(message.title),
                 notify_type=TYPES[message.tone],
                 body_format=apprise.NotifyFormat.TEXT,
                 interpret_escapes=False,
@@ -79,3 +82,8 @@ class Apprise(Base):
 def dead(text: str) -> str:
     """The text without what any of the services could read as markup, a link or a call."""
     return unlinked(text).translate(LOOK_ALIKES)
+
+
+def _text(draft: Draft) -> str:
+    """The link before what Apprise may cut."""
+    return "\n".join(filter(None, (draft.message.link, below(draft.message, LONGEST, dead))))

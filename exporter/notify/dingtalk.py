@@ -47,23 +47,24 @@ class Dingtalk(HttpTarget):
         self._keyword = settings.keyword
         self._clock = clock
 
-    def request(self, draft: Draft) -> Request:
-        """Send it as text; people are called by the number of their phone or their user id."""
+    def body(self, draft: Draft) -> object:
+        """Text; people are called by the number of their phone or their user id."""
         head = f"{self._keyword}\n" if self._keyword else ""
         phones, users = handles(draft.notice.mention)
-        body = {
+        return {
             "msgtype": "text",
             "text": {"content": head + fitted(draft.message, LONGEST)},
             "at": {"atMobiles": phones, "atUserIds": users, "isAtAll": False},
         }
-        return Request(self._signed(), body)
 
-    def _signed(self) -> str:
-        if not self._secret:
-            return self.url
-        timestamp = str(int(self._clock() * 1000))
-        query = urlencode({"timestamp": timestamp, "sign": sign(timestamp, self._secret)})
-        return f"{self.url}{'&' if '?' in self.url else '?'}{query}"
+    def request(self, draft: Draft) -> Request:
+        """The body at the robot's address, which carries the signature."""
+        url = self.url
+        if self._secret:
+            timestamp = str(int(self._clock() * 1000))
+            query = urlencode({"timestamp": timestamp, "sign": sign(timestamp, self._secret)})
+            url += f"{'&' if '?' in url else '?'}{query}"
+        return Request(url, self.body(draft))
 
 
 def sign(timestamp: str, secret: str) -> str:

@@ -52,10 +52,15 @@ class Email(Base):
         self._closed = threading.Event()
         self._open: set[smtplib.SMTP] = set()
 
+    def shown(self, draft: Draft) -> str:
+        """The headers and the text."""
+        mail = letter(draft.notice, draft.message, self._settings.from_, self._receivers(draft))
+        headers = [f"{name}: {value}" for name, value in mail.items()]
+        return "\n".join((*headers, "", fitted(draft.message, LONGEST)))
+
     def deliver(self, draft: Draft) -> Outcome:
         """Send it to the configured addresses, and to the people that it calls."""
-        people = [handle for handle in draft.notice.mention[:MENTIONS] if re.fullmatch(ADDRESS, handle)]
-        to = tuple(dict.fromkeys((*self._settings.to, *people)))
+        to = self._receivers(draft)
         content = letter(draft.notice, draft.message, self._settings.from_, to).as_bytes()
         handed_over = False
         try:
@@ -86,6 +91,10 @@ class Email(Base):
         self._closed.set()
         for smtp in tuple(self._open):
             _hang_up(smtp)
+
+    def _receivers(self, draft: Draft) -> tuple[str, ...]:
+        people = [handle for handle in draft.notice.mention[:MENTIONS] if re.fullmatch(ADDRESS, handle)]
+        return tuple(dict.fromkeys((*self._settings.to, *people)))
 
     @contextmanager
     def _connected(self) -> Iterator[smtplib.SMTP]:

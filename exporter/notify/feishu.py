@@ -45,9 +45,13 @@ class Feishu(HttpTarget):
         self._keyword = settings.keyword
         self._clock = clock
 
+    def body(self, draft: Draft) -> dict[str, object]:
+        """A card; people are called by their open id (`ou_…`)."""
+        return {"msg_type": "interactive", "card": self._card(draft)}
+
     def request(self, draft: Draft) -> Request:
-        """Send it as a card; people are called by their open id (`ou_…`)."""
-        body: dict[str, object] = {"msg_type": "interactive", "card": self._card(draft)}
+        """The body, which carries its signature."""
+        body = self.body(draft)
         if self._secret:
             timestamp = str(int(self._clock()))
             body |= {"timestamp": timestamp, "sign": sign(timestamp, self._secret)}

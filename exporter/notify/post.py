@@ -173,8 +173,16 @@ class HttpTarget(Base):
         )
 
     @abstractmethod
+    def body(self, draft: Draft) -> object:
+        """What is to be sent as JSON, before it is signed."""
+
     def request(self, draft: Draft) -> Request:
-        """What is to be sent."""
+        """The body, signed and addressed."""
+        return Request(self.url, self.body(draft))
+
+    def shown(self, draft: Draft) -> str:
+        """The body as indented JSON."""
+        return json.dumps(self.body(draft), ensure_ascii=False, indent=2)
 
     def deliver(self, draft: Draft) -> Outcome:
         """Send it."""

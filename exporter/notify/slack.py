@@ -1,6 +1,6 @@
 """A Slack channel, by an incoming webhook or as a bot (docs.slack.dev).
 
-The title is the message's text, the rest an attachment with the colour of what happened. All that comes
+The title is a block of its own, the rest an attachment with the colour of what happened. All that comes
 from a build stands in text without markup, or in a block of code, with `&`, `<` and `>` escaped.
 """
 
@@ -51,18 +51,20 @@ class Slack(HttpTarget):
         self._token = settings.token.get_secret_value() if settings.token else ""
         self._api, self._channel = settings.api_url, settings.channel
 
+    def body(self, draft: Draft) -> dict[str, object]:
+        """The message; as a bot, with the channel that it goes to."""
+        return layout(draft.notice, draft.message) | ({"channel": self._channel} if self._token else {})
+
     def request(self, draft: Draft) -> Request:
         """A new message."""
-        body = layout(draft.notice, draft.message)
-        if not self._token:
-            return Request(self.url, body)
-        return self._method("chat.postMessage", body | {"channel": self._channel})
+        body = self.body(draft)
+        return self._method("chat.postMessage", body) if self._token else Request(self.url, body)
 
     def deliver(self, draft: Draft) -> Outcome:
         """Send it; as a bot, write it over the message that it refers to, if that is still there."""
         channel, _, timestamp = draft.reference.partition(":")
         if self._token and timestamp:
-            body = layout(draft.notice, draft.message) | {"channel": channel, "ts": timestamp}
+            body = self.body(draft) | {"channel": channel, "ts": timestamp}
             reply = self.post.send(self._method("chat.update", body))
             if _error(reply.body) not in NOT_THERE:
                 return _referring(reply)
@@ -74,26 +76,26 @@ class Slack(HttpTarget):
 
 def layout(notice: Notice, message: Message) -> dict[str, object]:
     """What both ways of sending have in common."""
-    calls = [_call(handle) for handle in notice.mention[:MENTIONS]]
-    title = escaped(unlinked(message.title), LONGEST_SECTION, _entity)
+    calls = " ".join(filter(None, map(_call, notice.mention[:MENTIONS])))
+    title = f"{message.tone.sign} {message.title}"
     facts = [_plain(f"{label}: {value}", LONGEST_FIELD) for label, value in message.facts[:FIELDS]]
     blocks: list[object] = [{"type": "section", "fields": facts}] if facts else []
     if message.lines:
-        blocks.append({"type": "section", "text": _plain("\n".join(message.lines), LONGEST_SECTION)})
+        blocks.append(_section(_plain("\n".join(message.lines))))
     if message.excerpt:
         # What looks like the mark that ends a block of code would end it.
         code = escaped(message.excerpt.replace("`", "\u02cb"), LONGEST_SECTION, _entity)
-        blocks.append({"type": "section", "text": _markup(f"```\n{code}\n```")})
+        blocks.append(_section(_markup(f"```\n{code}\n```")))
     if message.link:
         address = escaped(message.link, LONGEST_SECTION, _entity)
-        blocks.append({"type": "section", "text": _markup(f"<{address}|{message.link_text}>")})
+        blocks.append(_section(_markup(f"<{address}|{message.link_text}>")))
     return {
-        "text": " ".join(filter(None, (message.tone.sign, title, *calls))),
+        # Shown where there is no room for blocks, as in a notification.
+        "text": escaped(unlinked(title), LONGEST_SECTION, _entity),
         "mrkdwn": False,
-        "parse": "none",
-        "link_names": False,
         "unfurl_links": False,
         "unfurl_media": False,
+        "blocks": [_section(_plain(title)), *([_section(_markup(calls))] if calls else [])],
         "attachments": [{"color": COLOURS[message.tone], "blocks": blocks}] if blocks else [],
     }
 
@@ -102,7 +104,11 @@ def _entity(character: str) -> str:
     return ENTITIES.get(character, character)
 
 
-def _plain(text: str, longest: int) -> dict[str, object]:
+def _section(text: dict[str, object]) -> dict[str, object]:
+    return {"type": "section", "text": text}
+
+
+def _plain(text: str, longest: int = LONGEST_SECTION) -> dict[str, object]:
     return {"type": "plain_text", "emoji": False, "text": escaped(unlinked(text), longest, _entity)}
 
 

@@ -45,7 +45,7 @@ class Outcome:
     retry_after: float | None = None
     """Seconds that the channel asks to be left alone, at most an hour; None where it does not say."""
     reference: str = ""
-    """By what the target finds the message again, to write it anew; empty where it cannot."""
+    """By what the target finds a message that it took, to write it anew; empty where it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,9 @@ class Target(Protocol):
 
         It never raises, and ends within about the target's `timeout`.
         """
+
+    def preview(self, notice: Notice, *, short: bool = False) -> str:
+        """What `send` would send, without signatures and secrets."""
 
     def close(self) -> None:
         """End a `send` that waits, and let every later one fail at once."""
@@ -104,6 +107,14 @@ class Base(ABC):
         except Exception as error:
             log.exception("a message could not be written", target=self.name, key=notice.key)
             return Outcome(result=Result.PERMANENT, detail=f"not written: {type(error).__name__}")
+
+    def preview(self, notice: Notice, *, short: bool = False) -> str:
+        """As `Target` says."""
+        return self.shown(Draft(notice, compose(notice, short=short), ""))
+
+    @abstractmethod
+    def shown(self, draft: Draft) -> str:
+        """What is sent, as text."""
 
     @abstractmethod
     def deliver(self, draft: Draft) -> Outcome:

@@ -26,11 +26,13 @@ class Webhook(HttpTarget):
         self._secret = settings.secret.get_secret_value().encode() if settings.secret else b""
         self._clock = clock
 
+    def body(self, draft: Draft) -> object:
+        """The facts and the text."""
+        return document(draft.notice, draft.message)
+
     def request(self, draft: Draft) -> Request:
-        """POST the facts and the text, with the row's key as `Idempotency-Key`."""
-        body = json.dumps(
-            document(draft.notice, draft.message), ensure_ascii=False, separators=(",", ":")
-        ).encode()
+        """The body with the row's key as `Idempotency-Key`, and signed where there is a secret."""
+        body = json.dumps(self.body(draft), ensure_ascii=False, separators=(",", ":")).encode()
         headers = {"Idempotency-Key": draft.notice.key}
         if self._secret:
             timestamp = str(int(self._clock()))

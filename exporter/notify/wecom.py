@@ -5,7 +5,7 @@ The message is of the type `text`, whose only markup is `<@user>`.
 
 from exporter.config_notify import WecomSettings
 from exporter.notify.message import fitted
-from exporter.notify.post import HttpTarget, Request, Verdict, coded
+from exporter.notify.post import HttpTarget, Verdict, coded
 from exporter.notify.targets import Draft, Rate, Result, handles
 
 LONGEST = 2048
@@ -30,12 +30,12 @@ class Wecom(HttpTarget):
     def __init__(self, settings: WecomSettings) -> None:
         super().__init__(settings, coded(("errcode",), CODES))
 
-    def request(self, draft: Draft) -> Request:
-        """Send it as text; people are called by their user id or the number of their phone."""
+    def body(self, draft: Draft) -> object:
+        """Text; people are called by their user id or the number of their phone."""
         phones, users = handles(draft.notice.mention)
         text = {
             "content": fitted(draft.message, LONGEST),
             "mentioned_list": users,
             "mentioned_mobile_list": phones,
         }
-        return Request(self.url, {"msgtype": "text", "text": text})
+        return {"msgtype": "text", "text": text}
