@@ -164,7 +164,7 @@ class Bridge:
             if not targets:
                 continue
             known.note_told(state.ref_class, targets)
-            thread = f"{repo.server}/{repo.name} {state.ref_class}"
+            thread = f"{repo.id} {state.ref_class}"
             facts = messages.encode(facts_of(repo, each, now))
             excerpt = None if change.what in (What.OPENED, What.CHANGED) else ""
             delay = self._delay(conn, repo, each, thread, now)

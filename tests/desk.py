@@ -106,7 +106,7 @@ def made(path: Path) -> Ledger:
 
 
 def build(number: int, status: Status, at: float = 0.0, **about: object) -> Build:
-    """A build whose end was read singly; it ended `at` seconds after `START`, and failed in the step `test`."""
+    """A build whose end was read singly; it ended `at` seconds after `START`, if badly in the step `test`."""
     end = int(START + (at or 10 * number))
     known: dict[str, object] = {
         "repo": REPO, "number": number, "run": end - 60, "created": end - 60, "started": end - 50,

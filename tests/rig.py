@@ -46,7 +46,7 @@ class Rig:
     running: Running
     ledger_url: str
     options: dict[str, object] = field(default_factory=dict)
-    routes: Routes = Routes()
+    routes: Routes = field(default_factory=Routes)
 
     def __post_init__(self) -> None:
         self.clock = self.world.clock

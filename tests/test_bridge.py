@@ -35,7 +35,7 @@ def test_a_branch_that_turns_red_and_green_is_told_with_the_reason(ledger: Ledge
     assert (opened.commit, opened.author, opened.title, opened.duration) == ("c2", "ann", "Parse dates", 50)
     assert (resolved.since, resolved.failures, resolved.first) == (START + 20, 2, 2)
     assert len({row.key for row in desk.rows()}) == 4
-    assert {row.thread for row in desk.rows()} == {f"ci/{REPO} push:main"}
+    assert {row.thread for row in desk.rows()} == {"1 push:main"}
     assert desk.bridge.due.is_set()
 
 
@@ -252,8 +252,7 @@ def test_from_the_sixth_opening_on_a_storm_is_one_digest(ledger: Ledger) -> None
     for target in ("chat", "mail"):
         digest = desk.rows(target)[-1]
         assert (digest.kind, digest.state) == ("digest", WAITING)
-        with ledger.reading() as conn:
-            members = [row for row in desk.rows(target) if row.into_id == digest.id]
+        members = [row for row in desk.rows(target) if row.into_id == digest.id]
         assert len(members) == 5
 
 

@@ -21,12 +21,9 @@ from exporter.metrics import METRICS
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("grafana/*.md")))
 TOKENS = {"DRONE_TOKEN": "a", "OLD_DRONE_TOKEN": "b", "WOODPECKER_TOKEN": "c", "ABF_PASSWORD": "d"}
-<<<<<<< HEAD
 DIALECTS = set(get_args(ServerSettings.model_fields["dialect"].annotation))
-=======
 TOKENS |= dict.fromkeys(("SLACK_URL", "DINGTALK_URL", "HOOK_URL"), "https://chat.example.com/hooks/e")
 TOKENS |= dict.fromkeys(("DINGTALK_SECRET", "HOOK_SECRET", "MAIL_PASSWORD"), "f")
->>>>>>> 6c09740 (Document the targets and show them in the example configuration)
 PARTS = re.compile(r"_(bucket|sum|count)$")
 
 

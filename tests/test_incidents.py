@@ -1,4 +1,4 @@
-"""Incidents against a plain oracle that is told everything in order, and in any order against what must hold."""
+"""Incidents against a plain oracle that is told everything in order, and what holds in any order."""
 
 from collections import Counter
 from dataclasses import dataclass, replace

@@ -35,6 +35,8 @@ LOOK = 1.0
 """Seconds after which the outbox is looked at although nobody said that there is something."""
 CARE, CLEAN = 5.0, 3600.0
 """Seconds between two looks for leases that ended, and for what is not kept any more."""
+LAST_ANSWERS, LAST_WORDS = 1.0, 0.5
+"""Seconds at the end in which attempts may end by themselves, and then once they were cut off."""
 READERS = 8
 """Logs that are read at a time."""
 CACHED = 256
@@ -89,11 +91,12 @@ class Outbox:
         """Ends within `grace` seconds; what is on its way then is sent again after its lease."""
         self._stop.set()
         self._due.set()
-        for lane in self._lanes.values():
-            lane.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
         if self._thread.is_alive():
             self._thread.join(grace)
+        else:
+            for lane in self._lanes.values():
+                lane.close()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -162,13 +165,15 @@ class Outbox:
             if row.kind == Kind.DIGEST and mark.state > SENDING:
                 for kind in outbox.close_lines(conn, row.id, now):
                     self._telemetry.notified(row.target, kind, "superseded")
-            if each.outcome.result is Result.PAUSE:
-                outbox.do_not_age(conn, row.target, now)
             if was_failing is not lane.failing:
                 self._say(lane, row, each.outcome)
             if was_failing and not lane.failing:
                 outbox.hurry(conn, row.target, now)
         outbox.mark(conn, marks, now)
+        for target in {
+            each.row.target for each in sent if each.outcome and each.outcome.result is Result.PAUSE
+        }:
+            outbox.do_not_age(conn, target, now)
 
     def _say(self, lane: Lane, row: Row, outcome: Outcome) -> None:
         """One line when a target begins to fail, and one when it takes messages again."""
@@ -253,6 +258,10 @@ class Outbox:
             self._clean_due = now + CLEAN
             with self._ledger.transaction() as conn:
                 outbox.forget(conn, now - outbox.KEPT)
+        self.measure()
+
+    def measure(self) -> None:
+        """Renews the gauges of what waits."""
         with self._ledger.reading() as conn:
             backlogs = outbox.backlogs(conn)
         for name in self._lanes:
@@ -260,15 +269,27 @@ class Outbox:
             self._telemetry.waiting(name, left.pending, left.dead, left.oldest)
 
     def _leave(self) -> None:
-        """Notes what was sent meanwhile, and lets go of what was not begun."""
-        now = self._clock()
+        """Lets go of what was not begun, and notes what still comes of the rest."""
+        free = [row_id for lane in self._lanes.values() for row_id in lane.let_go()]
+        sent = self._wait_for(LAST_ANSWERS, [])
+        for lane in self._lanes.values():
+            lane.close()
+        sent = self._wait_for(LAST_WORDS, sent)
         try:
             with self._ledger.transaction() as conn:
-                self._note(conn, _drain(self._sent), now)
-                for lane in self._lanes.values():
-                    outbox.let_go(conn, lane.let_go())
+                outbox.let_go(conn, free)
+                self._note(conn, sent, self._clock())
         except LedgerError as error:
             log.warning("what was sent last could not be noted: it is sent again", error=error)
+
+    def _wait_for(self, seconds: float, sent: list[Sent]) -> list[Sent]:
+        """What was sent, and what of the rest has an answer in that time."""
+        until = time.monotonic() + seconds
+        on_their_way = sum(len(lane.leased) for lane in self._lanes.values())
+        with suppress(queue.Empty):
+            while len(sent) < on_their_way:
+                sent.append(self._sent.get(timeout=max(0.0, until - time.monotonic())))
+        return sent
 
 
 _FOLDED = frozenset({Kind.OPENED, Kind.CHANGED, Kind.RESOLVED, Kind.FLAPPING, Kind.STALE, Kind.DIGEST})
