@@ -49,6 +49,8 @@ class End:
     """When it ended."""
     history: bool = False
     """It ended before anybody was there to be told."""
+    branch: str = ""
+    event: str = ""
     commit: str = ""
     author: str = ""
     step: str = ""
@@ -93,6 +95,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     failures: int = 0
     bad: Key | None = None
     """Its newest bad build, and what that tells."""
+    branch: str = ""
+    event: str = ""
     commit: str = ""
     step: str = ""
     status: int = 0
@@ -203,6 +207,8 @@ def _break(state: State, end: End, now: float) -> Step:
         first=end.key[1],
         failures=1,
         bad=end.key,
+        branch=end.branch,
+        event=end.event,
         commit=end.commit,
         step=end.step,
         status=int(end.status),
@@ -225,6 +231,8 @@ def _fail_again(state: State, end: End, now: float) -> Step:
         at=end.at,
         failures=state.failures + (end.key != state.bad),
         bad=end.key,
+        branch=end.branch,
+        event=end.event,
         commit=end.commit,
         step=end.step,
         status=int(end.status),
@@ -269,6 +277,8 @@ def _moved(state: State, fresh: State) -> State:
         first=fresh.first,
         failures=fresh.failures,
         bad=fresh.bad,
+        branch=fresh.branch,
+        event=fresh.event,
         commit=fresh.commit,
         step=fresh.step,
         status=fresh.status,

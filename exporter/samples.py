@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from exporter.incidents import State
 from exporter.ledger import Policy, RepoFacts, is_live, names
 from exporter.ledger.counts import Total, born
 from exporter.ledger.heads import BranchHead, CronHead, EnvironmentHead, Key, Point
@@ -40,6 +41,7 @@ def repo_samples(facts: RepoFacts, view: View) -> tuple[list[Sample], float]:
     if not repo.gone:
         found += _heads(facts)
         found += _open(facts, view, expires)
+        found += _red(facts)
         if repo.timeout:
             found.append(_gauge(facts, "ci_repo_timeout_seconds", (), repo.timeout))
         found.append(_gauge(facts, "ci_repo_info", (repo.build_url, repo.default_branch), 1))
@@ -152,6 +154,18 @@ def _open(facts: RepoFacts, view: View, expires: list[float]) -> Iterator[Sample
     yield _gauge(facts, "ci_builds_abandoned", (), abandoned)
     for (family, branch), since in oldest.items():
         yield _gauge(facts, family, (branch,), since)
+
+
+def _red(facts: RepoFacts) -> Iterator[Sample]:
+    """What is red; of several incidents with the same labels the one that is open longest."""
+    yield _gauge(facts, "ci_incidents_open", (), len(facts.red))
+    oldest: dict[tuple[str, str], State] = {}
+    for state in sorted(facts.red, key=lambda state: state.opened):
+        branch = state.branch if (names.BRANCH, state.branch) in facts.names else OTHER
+        oldest.setdefault((branch, state.event), state)
+    for labels, state in oldest.items():
+        yield _gauge(facts, "ci_incident_opened_timestamp_seconds", labels, state.opened)
+        yield _gauge(facts, "ci_incident_first_build_number", labels, state.first)
 
 
 def _since(run: Run, status: Status) -> tuple[str, int]:

@@ -58,7 +58,9 @@ class Verdicts:
             return []
         at = (step.finished or self.now.server) - self.skew
         history = 0 < step.finished <= self.repo.horizon or (not step.finished and not run.counted)
-        end = End(key=run.key, status=step.status, at=at, history=history, author=run.author, step=step.name)
+        end = replace(
+            states.to_end(run, history=history, at=at, step=step.name), status=step.status, commit=""
+        )
         state = self._state(f"{step.name}:{run.branch}")
         return self.take(advance(state, end, self.now.ours), run, (step.name, step.exit_code))
 

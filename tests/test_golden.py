@@ -87,6 +87,8 @@ def test_page_is_the_golden_one(dialect: str, tmp_path: Path) -> None:
         ci.good_poll()
         ci.good_poll(150)
         ci.good_poll()
+        ci.telemetry.add_target("team")
+        ci.telemetry.waiting("team", pending=1, dead=0, oldest=float(START))
         for suffix, openmetrics in (("txt", False), ("openmetrics.txt", True)):
             file = GOLDEN / f"{dialect}.{suffix}"
             text = page(ci, openmetrics=openmetrics)

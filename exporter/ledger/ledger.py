@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy import URL, Connection, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from exporter.incidents import State
 from exporter.ledger.counts import Series, Total
 from exporter.ledger.heads import BranchHead, CronHead, EnvironmentHead
 from exporter.ledger.names import Name
 from exporter.ledger.runs import Run
-from exporter.ledger.schema import HEAD, SETTLED, builds, gaps, heads, names, repos, totals
+from exporter.ledger.schema import HEAD, SETTLED, builds, gaps, heads, incidents, names, repos, totals
 from exporter.ledger.store import total_of
 from exporter.ledger.watched import RepoState
 
@@ -28,6 +30,7 @@ PATIENCE = 60.0
 """Seconds that one statement may take on PostgreSQL."""
 _FACTS_AT_ONCE = 200
 _LAST_WAIT = 1.0
+_STATE = msgspec.json.Decoder(State)
 _SECRET_OPTIONS = ("password", "sslpassword")
 
 Head = BranchHead | CronHead | EnvironmentHead
@@ -50,6 +53,8 @@ class RepoFacts:
     totals: dict[Series, Total] = field(default_factory=dict)
     heads: dict[tuple[str, str], str] = field(default_factory=dict)
     open: list[Run] = field(default_factory=list)
+    red: list[State] = field(default_factory=list)
+    """Its open incidents."""
     importing: bool = False
 
 
@@ -251,6 +256,9 @@ def _facts(conn: Connection, states: Sequence[RepoState]) -> Iterable[RepoFacts]
         found[row.repo_id].heads[row.kind, row.name] = row.state
     for row in conn.execute(select(builds).where(builds.c.repo_id.in_(ids), builds.c.state != SETTLED)):
         found[row.repo_id].open.append(Run(*row))
+    red = select(incidents.c.repo_id, incidents.c.state).where(incidents.c.repo_id.in_(ids), text("red"))
+    for repo_id, state in conn.execute(red):
+        found[repo_id].red.append(_STATE.decode(state))
     for repo_id in conn.execute(
         select(gaps.c.repo_id).where(gaps.c.repo_id.in_(ids), gaps.c.history).distinct()
     ).scalars():

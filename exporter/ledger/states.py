@@ -167,6 +167,8 @@ def to_end(run: Run, *, history: bool, at: float, step: str) -> End:
         status=Status(run.status),
         at=at,
         history=history,
+        branch=run.branch,
+        event=run.event,
         commit=run.commit,
         author=run.author,
         step=step,
