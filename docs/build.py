@@ -19,6 +19,8 @@ from exporter.rules import parameters, render
 
 DOCS = Path(__file__).parent
 RUNBOOKS = DOCS / "runbooks"
+LISTS = {"servers", "targets", "routes", "quiet_hours"}
+"""Keys that hold a list of mappings."""
 TABLE = re.compile(r"(<!-- table (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -26,17 +28,17 @@ def setting_tables(model: type[Settings], path: str) -> Iterator[tuple[str, str]
     """The table of a mapping of the configuration file, by its path, and those of the mappings in it."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for key, about, below in keys(model):
-        within = f"{path}.{key}".removeprefix(".") + ("[]" if key in {"servers", "targets"} else "")
+        within = f"{path}.{key}".removeprefix(".") + ("[]" if key in LISTS else "")
         for inner in below:
             yield from setting_tables(inner, " ".join((within, *types(inner))))
-        default = "required" if about.is_required() else shown(about.default)
+        default = "required" if about.is_required() else shown(about.get_default(call_default_factory=True))
         rows.append(f"| `{key}` | {default} | {' '.join(str(about.description).split())} |")
     yield path or "file", "\n".join(rows)
 
 
 def shown(default: object) -> str:
     match default:
-        case None | "" | Settings():
+        case None | "" | dict() | Settings():
             return ""
         case bool():
             return f"`{default}`".lower()
