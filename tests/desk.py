@@ -1,7 +1,7 @@
 """A ledger on disk into which a test writes builds as a watch does, and what people are told then."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -43,7 +43,7 @@ class Desk:
         )
         with ledger.transaction() as conn:
             if not watched.repo_states(conn, "ci"):
-                watched.write_server(conn, ServerState("ci", START, 0, 0.0, 0.0))
+                watched.write_server(conn, ServerState("ci", START, 0, 0.0, 0.0, ""))
                 for name in repos:
                     self._adopt(conn, name, history)
         self.roster = Roster(ledger, self.settings)
@@ -55,10 +55,9 @@ class Desk:
         )  # fmt: skip
 
     def _adopt(self, conn: Connection, name: str, history: int) -> None:
-        repo = RepoState(
-            0, "ci", name, "", "main", 0, f"http://ci.example.com/{name}/", START, 0, history, 0,
-            True, 0, 0.0, False, 0,
-        )  # fmt: skip
+        none = {field.name: field.type() for field in fields(RepoState)}
+        known = {"server": "ci", "name": name, "default_branch": "main", "horizon": START, "watched": True}
+        repo = RepoState(**none | known | {"build_url": f"http://ci.example.com/{name}/", "highest": history})
         watched.write_repos(conn, [repo])
         if history:
             watched.add_gap(conn, repo, 1, history, history=True)
