@@ -47,7 +47,7 @@ def test_what_fails_is_tried_again_by_the_outbox_alone(case: Case) -> None:
 
 def test_retries_in_the_url_are_not_done_and_redirects_not_followed() -> None:
     with receiving() as receiver:
-        receiver.answer(Case(302, headers={"Location": f"{receiver.url}/elsewhere"}))
+        receiver.answer(Case(307, headers={"Location": f"{receiver.url}/elsewhere"}))
         url = receiver.url.replace("http://", "json://") + f"/{KEY}?retry=3&wait=0&redirect=yes"
         target = open_target(settings("apprise", "", url=url))
         assert target.send(notice()).result is Result.RETRY

@@ -218,6 +218,16 @@ def test_a_fitted_text_keeps_its_limit_and_its_link(title: str, excerpt: str, lo
     assert size(below(message, longest // 2)) <= longest // 2
 
 
+def test_the_longest_title_leaves_room_for_the_longest_link() -> None:
+    wide = "\U0001f600" * 500
+    address = "https://ci.example.com/" + "x" * 977
+    message = compose(notice(build=build(url=address, step=wide), repo=wide, branch=wide))
+    text = fitted(message, 2048)
+    assert len(address) == 1000
+    assert address in text.split("\n")
+    assert size(text) <= 2048
+
+
 def test_a_time_that_is_none_is_no_fault() -> None:
     message = compose(replace(notice(), since=10**30))
     assert message.facts[0][1].startswith("an unknown time")
