@@ -15,7 +15,7 @@ from exporter.filters import Settings, Text
 from exporter.routes import Routes, handles
 
 SLACK_API = "https://slack.com/api"
-SECRET_PATH, SECRET_WORD, SECRET_SEGMENT = 8, 8, 16
+SECRET_PATH, SECRET_WORD, SECRET_SEGMENT = 12, 8, 16
 """Characters from which on a part of a webhook's address is taken for a secret of its own."""
 ADDRESS = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+"
 ADDRESSES = "must be mail addresses, like ci@example.com"
