@@ -4,11 +4,13 @@ import contextlib
 import http
 import http.client
 import io
+import math
 import socket
 import ssl
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import requests
@@ -22,7 +24,8 @@ from exporter.telemetry import Reason
 class Gate:
     """What the connections of one session share: the deadline of each thread's call, and how to end all.
 
-    `call` holds what one thread alone sees; `call.sent` is true once a request was written whole.
+    `call` holds what one thread alone sees; `call.until` is the end of all its calls, where it has one,
+    and `call.sent` is true once a request was written whole.
     """
 
     def __init__(self) -> None:
@@ -33,9 +36,23 @@ class Gate:
 
     def begin(self, seconds: float) -> None:
         """Start this thread's call, which ends by the deadline; raises `OSError` when it may not start."""
-        self.call.deadline = time.monotonic() + seconds
+        self.call.deadline = time.monotonic() + min(seconds, self.spare())
         self.call.reused = self.call.sent = False
         self.left()
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Within it, this thread's calls end after so many seconds together."""
+        self.call.until = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self.call.until = math.inf
+
+    def spare(self) -> float:
+        """Seconds until this thread may call no more."""
+        until: float = getattr(self.call, "until", math.inf)
+        return until - time.monotonic()
 
     def left(self) -> float:
         """Seconds that this thread's call still has; raises `OSError` when it has none."""

@@ -96,7 +96,7 @@ class Session:
     Without `allow_writes` it sends nothing but GET.
     `timeout` is how long one answer may take, to its last byte, in seconds. Credentials in `url` are
     dropped (they would take the token's place), redirects are not followed, the environment's proxies and
-    netrc are not read. Threads may share a session; `paced` holds for the thread that entered it.
+    netrc are not read. Threads may share a session; `paced` and `within` hold for the thread that entered.
     """
 
     _largest: ClassVar[int] = LARGEST_ANSWER
@@ -167,6 +167,10 @@ class Session:
         finally:
             self._gate.call.interval = 0.0
 
+    def within(self, seconds: float) -> contextlib.AbstractContextManager[None]:
+        """Within it, this thread's requests end after so many seconds together, however many they are."""
+        return self._gate.within(seconds)
+
     def get(self, path: str, operation: str) -> Answer:
         """The JSON answer (status 200) to GET `path`; `operation` is its name in ci_server_requests_total."""
         return self.check(self.ask(path, operation))
@@ -213,7 +217,7 @@ class Session:
             name=self.name,
             url=url,
             telemetry=self.telemetry,
-            timeout=self._timeout,
+            timeout=min(self._timeout, max(self._gate.spare(), 0.01)),
             ca_file=self._ca_file,
             proxy=self._proxies.get("http"),
             clock=self._clock,
@@ -266,7 +270,7 @@ class Session:
 
     def _wait(self) -> None:
         self._keep_pace()
-        pause = self._quota.pause(self.server_now())
+        pause = min(self._quota.pause(self.server_now()), self._gate.spare())
         while pause > 0 and not self._gate.closed.is_set():
             self._sleep(min(pause, 1.0))
             pause -= 1.0
@@ -309,7 +313,7 @@ class Session:
         return self._adapter.send(
             requests.Request(method, self._url + path, headers={**headers, **token}).prepare(),
             stream=True,
-            timeout=(min(self._timeout, LONGEST_CONNECT), self._timeout),
+            timeout=(min(self._gate.left(), LONGEST_CONNECT), self._gate.left()),
             verify=str(self._ca_file) if self._ca_file else True,
             proxies=self._proxies,
         )
