@@ -123,6 +123,9 @@ class Build:
     error: str = ""
     """Why it could not run or was stopped, in the first words of the server; only in the single build."""
     steps: tuple[Step, ...] = ()
+    foreign: bool = False
+    """Its code may be of somebody without rights on the repo: a pull request from a fork, and one of which
+    the answer does not tell where it comes from (Drone 0.5, 0.8; a feed row of Woodpecker)."""
 
     @property
     def ended(self) -> bool:
@@ -174,6 +177,11 @@ class User:
 
     login: str
     admin: bool = False
+
+
+def is_pull(event: Event, ref: str) -> bool:
+    """True for a pull request, and for a deployment of one (contracts of Drone 0.5 to 1.x)."""
+    return event is Event.PULL_REQUEST or ref.startswith(("refs/pull/", "refs/merge-requests/"))
 
 
 def _pull_number(ref: str) -> str:

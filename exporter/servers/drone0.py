@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from exporter.http import Answer, ServerError, Session
-from exporter.model import Build, Event, Repo, Status, Step, User, Word
+from exporter.model import Build, Event, Repo, Status, Step, User, Word, is_pull
 from exporter.servers import Limits, Line, Page
 from exporter.servers.operations import change, change_each, read_log
 from exporter.servers.wire import (
@@ -143,6 +143,7 @@ def build_of(
     detailed: bool = False,
 ) -> Build:
     """The build of a row, with what the dialects find out each in its way."""
+    event = reading.event(EVENTS, row.event)
     return Build(
         repo=repo,
         number=row.number,
@@ -151,7 +152,7 @@ def build_of(
         status=status,
         word=word,
         detailed=detailed,
-        event=reading.event(EVENTS, row.event),
+        event=event,
         branch=branch(row.branch, row.ref),
         ref=text(row.ref),
         commit=text(row.commit),
@@ -166,6 +167,7 @@ def build_of(
         title=title(row.title, row.message),
         error=error,
         steps=steps,
+        foreign=is_pull(event, row.ref),
     )
 
 
@@ -199,13 +201,14 @@ def parse_feed_row(row: FeedRow, reading: Reading, era: Era, limits: Limits) -> 
     created = reading.moment("created", row.created_at)
     started = reading.moment("started", row.started_at)
     finished = reading.moment("finished", row.finished_at)
+    event = reading.event(EVENTS, row.event)
     return Build(
         repo=row.full_name,
         number=row.number,
         run=0 if limits.restart_in_place else created,
         status=reading.status(era.statuses, row.status),
         word=Word.ROW if row.status in UNEXPLAINED else Word.FINAL,
-        event=reading.event(EVENTS, row.event),
+        event=event,
         branch=branch(row.branch, row.ref),
         ref=text(row.ref),
         commit=text(row.commit),
@@ -215,6 +218,7 @@ def parse_feed_row(row: FeedRow, reading: Reading, era: Era, limits: Limits) -> 
         duration=span(started, finished) if era.rows_tell_spans else None,
         author=text(row.author),
         title=title(row.title, row.message),
+        foreign=is_pull(event, row.ref),
     )
 
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from exporter.http import ServerError, Session
-from exporter.model import Build, Event, Repo, Status, Step, User, Word
+from exporter.model import Build, Event, Repo, Status, Step, User, Word, is_pull
 from exporter.servers import Limits, Line, Page, Stream
 from exporter.servers.operations import change, read_log
 from exporter.servers.wire import (
@@ -83,6 +83,7 @@ class BuildRow(msgspec.Struct, gc=False):
     message: str = ""
     after: str = ""
     ref: str = ""
+    source_repo: str = ""
     target: str = ""
     author_login: str = ""
     author_name: str = ""
@@ -178,6 +179,7 @@ def _parse(
     started = reading.moment("started", row.started)
     finished = reading.moment("finished", row.finished)
     status = reading.status(STATUSES, row.status)
+    event = reading.event(EVENTS, row.event)
     ran = started < finished
     if row.status == "killed":
         began = started if ran else created
@@ -195,7 +197,7 @@ def _parse(
         status=status,
         word=word,
         detailed=detailed,
-        event=reading.event(EVENTS, row.event),
+        event=event,
         branch=branch(row.target, row.ref),
         ref=text(row.ref),
         commit=text(row.after),
@@ -212,6 +214,7 @@ def _parse(
         title=title(row.title, row.message),
         error=error,
         steps=steps,
+        foreign=(row.source_repo != repo) if row.source_repo else is_pull(event, row.ref),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from exporter.model import Build, Event, Status, Step, Word
+from exporter.model import Build, Event, Status, Step, Word, is_pull
 from exporter.servers.wire import (
     Code,
     Count,
@@ -105,6 +105,7 @@ class PipelineRow(msgspec.Struct):
     finished: int = 0
     reviewed: int = 0
     cancel_info: dict[str, Any] | None = None
+    from_fork: bool = False
     deploy_to: str = ""
     cron: str = ""
     commit: str = ""
@@ -198,6 +199,7 @@ def parse_feed_row(row: FeedRow, reading: Reading) -> Build:
         cron=text(row.message) if event is Event.CRON else "",
         author=text(row.author),
         title=title(row.title, row.message),
+        foreign=is_pull(event, row.ref),
     )
 
 
@@ -280,6 +282,7 @@ def _parse(
         title=title(row.title, row.message),
         error=error,
         steps=steps,
+        foreign=row.from_fork,
     )
 
 
