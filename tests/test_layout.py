@@ -19,7 +19,7 @@ exporter.log
 exporter.yamlfile exporter.fields exporter.filters exporter.config_errors
 exporter.incidents
 exporter.routes
-exporter.config_routes exporter.config_notify exporter.config
+exporter.config_routes exporter.config_excerpt exporter.config_notify exporter.config
 exporter.headers exporter.connections exporter.http exporter.channel
 exporter.servers
 exporter.servers.*
