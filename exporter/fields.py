@@ -135,7 +135,7 @@ def secret(key: str, inline: SecretStr | None, info: ValidationInfo) -> SecretSt
     if sum(given is not None for given in (file, variable, inline)) > 1:
         raise ValueError(f"is given twice: keep one of {key}, {key}_file and {key}_env")
     if file is not None:
-        return SecretStr(_one_line(_text_of(key, file, info), f"{key}_file", f"{file} "))
+        return SecretStr(_one_line(text_of(key, file, info), f"{key}_file", f"{file} "))
     if variable is not None:
         value = info.context.environ.get(variable, "") if isinstance(info.context, Source) else ""
         return SecretStr(_one_line(value, f"{key}_env", "the environment variable named here "))
@@ -149,7 +149,8 @@ def kept_secret(key: str, given: SecretStr | None, info: ValidationInfo) -> Secr
     return secret(key, given, info)
 
 
-def _text_of(key: str, file: Path, info: ValidationInfo) -> str:
+def text_of(key: str, file: Path, info: ValidationInfo) -> str:
+    """The beginning of the text of the file that `<key>_file` names; it holds secrets."""
     path = info.context.directory / file if isinstance(info.context, Source) else file
     try:
         with path.open("rb") as opened:
