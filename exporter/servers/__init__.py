@@ -87,6 +87,8 @@ class Limits:
     (Woodpecker): that is no sign that the server was rebuilt."""
     job_logs: bool = False
     """A step's log is that of a whole job (0.5) or build (ABF), whose own steps or files its lines name."""
+    late_logs: int = 0
+    """Seconds after the end of a step in which its log may not be there yet (0.5: 30)."""
     late_lines: int = 0
     """Seconds after the end of a step in which lines of its log still come in (Woodpecker)."""
     operations: frozenset[Operation] = frozenset({Operation.LOG, Operation.RESTART, Operation.CANCEL})

@@ -107,6 +107,7 @@ def open_drone05(session: Session, public_url: str) -> Drone0:
             repos_limit=999,
             job_logs=True,
             stream=Stream(path="/ws/feed", socket=True, repo_of=repo_told),
+            late_logs=30,
         ),
         statuses=STATUSES,
         rows_tell_spans=False,
