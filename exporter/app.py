@@ -16,7 +16,10 @@ from exporter.ledger.recall import Recalled
 from exporter.listener import Listener
 from exporter.log import logger, setup
 from exporter.notify.channels import open_target
+from exporter.notify.fetch import LogReader
+from exporter.notify.logs import excerpts
 from exporter.notify.outbox import Outbox
+from exporter.notify.redact import Redactor
 from exporter.refresh import Refresher, Shown
 from exporter.schedule import Schedule
 from exporter.servers.detect import open_server
@@ -170,12 +173,16 @@ class App:
         stop = threading.Event()
         bridge = Bridge(self.ledger, config.notify.rules, self.telemetry, self._clock)
         watches = tuple(self._watch(settings, config, refresher, bridge, stop) for settings in config.servers)
+        known = {watch.name: watch for watch in watches}
+        hide = Redactor(config.secrets, config.notify.redact.expressions)
+        reader = LogReader(hide, config.notify.excerpt, stop)
         sender = Outbox(
             self.ledger,
             [open_target(target) for target in config.notify.targets],
             bridge.routes,
             self.telemetry,
             bridge.due,
+            excerpt=excerpts(reader, lambda name: known[name].server if name in known else None),
             clock=self._clock,
         )
         schedule = Schedule()

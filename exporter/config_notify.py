@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from exporter import fields
+from exporter.config_excerpt import ExcerptSettings, RedactSettings
 from exporter.config_routes import People, QuietSettings, RouteSettings
 from exporter.filters import Settings, Text
 from exporter.routes import Routes, handles
@@ -248,6 +249,10 @@ class NotifySettings(Settings):
     are told one by one."""
     max_age: fields.Duration = Field(default="6h", validate_default=True)
     """What is red for longer when it can be told at last is a line of a digest."""
+    excerpt: ExcerptSettings = ExcerptSettings()
+    """The lines of a failing step's log that a message shows."""
+    redact: RedactSettings = RedactSettings()
+    """What is left out of them, beside all secrets of this file and what looks like one."""
 
     @property
     def rules(self) -> Routes:
@@ -265,7 +270,8 @@ class NotifySettings(Settings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every text that must never be shown."""
-        return tuple(secret for target in self.targets for secret in target.secrets)
+        hidden = (value.get_secret_value() for value in self.redact.values)
+        return (*(secret for target in self.targets for secret in target.secrets), *hidden)
 
 
 NO_WAY = "has no address: add url_file or url_env, or token_file or token_env of a bot"
