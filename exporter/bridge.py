@@ -9,7 +9,7 @@ from threading import Event as Signal
 
 from sqlalchemy import Connection
 
-from exporter.incidents import State, What, advance, close
+from exporter.incidents import State, What, advance, close, is_forgotten
 from exporter.ledger import Ledger, Moment, Policy, Recorded, messages, states, watched
 from exporter.ledger.messages import AGE, Row
 from exporter.ledger.runs import Run
@@ -104,6 +104,9 @@ class Bridge:
             with self._ledger.transaction() as conn:
                 repos = watched.repos_by_id(conn, {repo_id for repo_id, _ in due})
                 for repo_id, state in states.due_states(conn, now):
+                    if is_forgotten(state, now):
+                        states.drop_states(conn, repo_id, [state.ref_class])
+                        continue
                     known = Verdicts(conn, repos[repo_id], Moment(now, now))
                     self._tell(known, known.take(advance(known.load(state), None, now), None))
                     if known.write():

@@ -13,15 +13,7 @@ from urllib.parse import urlsplit
 import requests
 
 from exporter import __version__
-from exporter.connections import (
-    BROKEN_OFF,
-    FAULTS,
-    NO_WAY,
-    TOO_LARGE,
-    BoundedAdapter,
-    Gate,
-    explanation,
-)
+from exporter.connections import BROKEN_OFF, FAULTS, NO_WAY, TOO_LARGE, BoundedAdapter, Gate, explanation
 from exporter.headers import Quota, is_used_up, left_of_hour, place_of, retry_after, unix_time
 from exporter.telemetry import Reason, Telemetry
 

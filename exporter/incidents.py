@@ -22,6 +22,8 @@ FLIPS, WITHIN, STABLE = 4, 3600.0, 1800.0
 """A key that changes colour so often within that time is told as flapping, then not until it is stable."""
 STALE = 30 * 86_400.0
 """Seconds without a build after which an incident is closed."""
+FORGOTTEN = STALE + 3 * 86_400.0
+"""The same for what is green: by then no message of it is kept any more."""
 BRIEF = 86_400.0
 """Seconds after which an incident of a tag is closed, and for which an acknowledgement holds."""
 AUTHORS = 50
@@ -176,13 +178,18 @@ def acknowledge(state: State, now: float) -> State:
 
 
 def wakes(state: State) -> float:
-    """When time alone may change the state; infinity for never."""
-    moments = [float("inf")]
-    if state.flapping:
-        moments.append(state.flips[-1] + STABLE)
+    """When time alone changes the state, or lets it be forgotten."""
+    moments = [state.flips[-1] + STABLE] if state.flapping else []
     if state.red:
         moments.append(state.opened + BRIEF if state.brief else state.at + STALE)
+    else:
+        moments.append(state.at + FORGOTTEN)
     return min(moments)
+
+
+def is_forgotten(state: State, now: float) -> bool:
+    """True of what has been green, and built nothing, for so long that nobody need remember it."""
+    return not state.red and not state.flapping and now >= state.at + FORGOTTEN
 
 
 def _wait(state: State, now: float) -> Step:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from desk import REPO, START, Desk, build, made
 
-from exporter.incidents import STABLE
+from exporter.incidents import FORGOTTEN, STABLE
 from exporter.ledger import Ledger, LedgerError, messages, states, watched
 from exporter.ledger.schema import HELD, NEWEST, SUPERSEDED, UNREAD, WAITING, WHOLE
 from exporter.model import Event, Status, Step
@@ -308,3 +308,12 @@ def test_a_target_that_came_later_is_told_once_that_it_is_still_red(ledger: Ledg
     desk.take(build(2, BAD), build(3, BAD), build(4, GOOD))
     assert desk.told("chat") == [("opened", 1), ("resolved", 4)]
     assert desk.told("mail") == [("changed", 2), ("resolved", 4)]
+
+
+def test_what_was_green_for_long_is_forgotten(ledger: Ledger) -> None:
+    desk = Desk(ledger, CHAT)
+    desk.take(build(1, BAD), build(2, GOOD))
+    desk.now = START + 20 + FORGOTTEN
+    assert desk.bridge.tick() == set()
+    with ledger.reading() as conn:
+        assert states.all_states(conn, desk.roster.repos[REPO].id) == {}

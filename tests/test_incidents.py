@@ -10,6 +10,7 @@ from msgspec.structs import replace as changed
 from exporter.incidents import (
     BRIEF,
     FLIPS,
+    FORGOTTEN,
     STABLE,
     STALE,
     WITHIN,
@@ -20,6 +21,7 @@ from exporter.incidents import (
     acknowledge,
     advance,
     close,
+    is_forgotten,
     restate,
     wakes,
 )
@@ -284,5 +286,7 @@ def test_a_key_that_flaps_is_told_once_until_it_is_stable() -> None:
     assert wakes(state) == 480.0 + STABLE
     state, changes = advance(state, None, 480.0 + STABLE)
     assert [change.what for change in changes] == [What.RESOLVED]
-    assert wakes(state) == float("inf")
+    assert wakes(state) == state.at + FORGOTTEN
+    assert is_forgotten(state, wakes(state))
+    assert not is_forgotten(state, wakes(state) - 1)
     assert [c.what for c in advance(state, bad(9), 3000.0)[1]] == [What.OPENED]

@@ -188,13 +188,12 @@ incidents = Table(
     Column("repo_id", BigInteger, ForeignKey("repos.id"), primary_key=True, autoincrement=False),
     Column("ref_class", String, primary_key=True),
     Column("red", Boolean, nullable=False),
-    Column("wakes", Float),  # when time alone may change it (our clock)
+    Column("wakes", Float, nullable=False),  # when time alone changes it (our clock)
     Column("state", Text, nullable=False),  # as JSON (exporter/incidents.py)
     comment="What is known of each ref class, kept while it is green too.",
 )
 Index("incidents_red", incidents.c.repo_id, sqlite_where=text("red"), postgresql_where=text("red"))
-Index("incidents_waking", incidents.c.wakes, sqlite_where=text("wakes IS NOT NULL"),
-      postgresql_where=text("wakes IS NOT NULL"))  # fmt: skip
+Index("incidents_waking", incidents.c.wakes)
 
 outbox = Table(
     "outbox",

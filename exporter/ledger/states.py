@@ -51,9 +51,7 @@ _MUTED = select(func.max(mutes.c.until)).where(
     or_(mutes.c.repo == "", mutes.c.repo == bindparam("repo")),
     mutes.c.until > bindparam("now"),
 )
-_DUE = select(incidents.c.repo_id, incidents.c.state).where(
-    incidents.c.wakes <= bindparam("now"), text("wakes IS NOT NULL")
-)
+_DUE = select(incidents.c.repo_id, incidents.c.state).where(incidents.c.wakes <= bindparam("now"))
 _RED = select(incidents.c.state).where(incidents.c.repo_id == bindparam("repo"), text("red"))
 
 
@@ -81,21 +79,11 @@ def due_states(conn: Connection, now: float) -> list[tuple[int, State]]:
 
 
 def write_states(conn: Connection, repo_id: int, states: Iterable[State]) -> None:
-    never = float("inf")
-    upsert(
-        conn,
-        incidents,
-        [
-            (
-                repo_id,
-                state.ref_class,
-                state.red,
-                at if (at := wakes(state)) < never else None,
-                msgspec.json.encode(state).decode(),
-            )
-            for state in states
-        ],
+    rows = (
+        (repo_id, state.ref_class, state.red, wakes(state), msgspec.json.encode(state).decode())
+        for state in states
     )
+    upsert(conn, incidents, list(rows))
 
 
 def drop_states(conn: Connection, repo_id: int, classes: Collection[str]) -> None:

@@ -151,7 +151,7 @@ def upgrade() -> None:
         sa.Column("repo_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("ref_class", sa.String(), nullable=False),
         sa.Column("red", sa.Boolean(), nullable=False),
-        sa.Column("wakes", sa.Float(), nullable=True),
+        sa.Column("wakes", sa.Float(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["repo_id"],
@@ -168,14 +168,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("red"),
         postgresql_where=sa.text("red"),
     )
-    op.create_index(
-        "incidents_waking",
-        "incidents",
-        ["wakes"],
-        unique=False,
-        sqlite_where=sa.text("wakes IS NOT NULL"),
-        postgresql_where=sa.text("wakes IS NOT NULL"),
-    )
+    op.create_index("incidents_waking", "incidents", ["wakes"], unique=False)
     op.create_table(
         "names",
         sa.Column("repo_id", sa.BigInteger(), autoincrement=False, nullable=False),
