@@ -10,6 +10,7 @@ from pathlib import Path
 from exporter.access import Access, Guard
 from exporter.bridge import Bridge
 from exporter.config import Config, ConfigError, ServerSettings
+from exporter.delivery import FIRST, HOURLY, DeliveryGauges
 from exporter.exposition import Body, Page
 from exporter.ledger import Ledger, LedgerError, outbox
 from exporter.ledger.recall import Recalled
@@ -194,6 +195,10 @@ class App:
         schedule.every(TICK, refresher.tick, name="tick", after=TICK)
         schedule.every(TICK, lambda: _look_at_clock(bridge, refresher), name="incidents", after=TICK)
         schedule.every(MEASURE, refresher.measure, name="measure")
+        delivery = DeliveryGauges(
+            page, self.ledger, config.delivery, {watch.name: watch.policy for watch in watches}, self._clock
+        )
+        schedule.every(HOURLY, delivery.renew, name="delivery", after=FIRST)
         refresher.tick()  # what was withdrawn is not shown until the first one
         return Work(config, page, refresher, watches, tuple(subscriptions), sender, schedule, stop)
 

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from exporter import fields, yamlfile
+from exporter.config_delivery import DeliverySettings
 from exporter.config_errors import explained, shown
 from exporter.config_notify import NotifySettings
 from exporter.filters import BuildListFilter, Only, RepoFilter, Settings, Text
@@ -233,6 +234,8 @@ class Config(Settings):
     """What stands on the page `/metrics`."""
     log: LogSettings = LogSettings()
     """How the exporter logs."""
+    delivery: DeliverySettings = DeliverySettings()
+    """Which builds are deployments."""
     notify: NotifySettings = NotifySettings()
     """Who is told what."""
 

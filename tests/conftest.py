@@ -3,7 +3,11 @@
 import os
 
 import pytest
+from hypothesis import settings
 from programs import path_of
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of an example
+settings.load_profile("untimed")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -19,10 +19,11 @@ exporter.log
 exporter.yamlfile exporter.fields exporter.filters exporter.config_errors
 exporter.incidents
 exporter.routes
-exporter.config_routes exporter.config_excerpt exporter.config_notify exporter.config
+exporter.config_routes exporter.config_excerpt exporter.config_notify exporter.config_delivery exporter.config
 exporter.headers exporter.connections exporter.http exporter.channel
 exporter.servers
 exporter.servers.*
+exporter.dora
 exporter.ledger exporter.ledger.*
 exporter.verdicts exporter.bridge
 exporter.faults exporter.numbers
@@ -32,7 +33,7 @@ exporter.watch
 exporter.notify exporter.notify.*
 exporter.samples
 exporter.chunks exporter.exposition
-exporter.refresh
+exporter.refresh exporter.delivery
 exporter.web_config exporter.access exporter.listener exporter.web
 exporter.schedule
 exporter.app
