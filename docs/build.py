@@ -19,7 +19,7 @@ from exporter.rules import parameters, render
 
 DOCS = Path(__file__).parent
 RUNBOOKS = DOCS / "runbooks"
-LISTS = {"servers", "targets", "routes", "quiet_hours", "deployments"}
+LISTS = {"servers", "targets", "routes", "quiet_hours", "deployments", "drone"}
 """Keys that hold a list of mappings."""
 TABLE = re.compile(r"(<!-- table (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 

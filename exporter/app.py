@@ -2,16 +2,23 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
 
 from exporter.access import Access, Guard
 from exporter.bridge import Bridge
 from exporter.config import Config, ConfigError, ServerSettings
 from exporter.delivery import FIRST, HOURLY, DeliveryGauges
 from exporter.exposition import Body, Page
+from exporter.hooks.alertmanager import AlertmanagerHook
+from exporter.hooks.drone import DroneHook
+from exporter.hooks.receiver import Hook
+from exporter.hooks.receiver import build_app as build_hooks
 from exporter.ledger import Ledger, LedgerError, outbox
 from exporter.ledger.recall import Recalled
 from exporter.listener import Listener
@@ -47,6 +54,7 @@ class Work:
     watches: tuple[Watch, ...]
     subscriptions: tuple[Subscription, ...]
     outbox: Outbox
+    hooks: Starlette
     schedule: Schedule
     stop: threading.Event
 
@@ -86,6 +94,7 @@ class App:
             tls=access.tls if access else None,
             allowed=access.allows if access else None,
         )
+        self.hooks = Listener(config.hooks.listen, self._hear) if config.hooks.on else None
         self.tls = access is not None and access.tls is not None
         self.ledger.lock()
         self.ledger.migrate()
@@ -96,12 +105,15 @@ class App:
     def start(self) -> None:
         """Begins to watch and to answer; raises `ListenError`."""
         self.listener.start()
+        if self.hooks is not None:
+            self.hooks.start()
         self.work.start()
         log.info(
             "watching",
             servers=self.watched,
             repos=sum(len(watch.roster.repos) for watch in self.work.watches) or None,
             listen=self.listener.address,
+            hooks=self.hooks.address if self.hooks else None,
             ledger=self.ledger.place,
         )
 
@@ -113,7 +125,8 @@ class App:
     def stop(self) -> None:
         """Ends within 5 seconds; what was read is in the ledger, whole transactions at a time."""
         self._end(self.work)
-        self.listener.stop(1.0)
+        for listener in filter(None, (self.hooks, self.listener)):
+            listener.stop(1.0)
         self.ledger.close()
 
     def failures(self) -> list[str]:
@@ -138,6 +151,8 @@ class App:
                     for key, before, after in (
                         ("ledger.url", old.ledger.url, config.ledger.url),
                         ("web", old.web, config.web),
+                        ("hooks.listen", old.hooks.listen, config.hooks.listen),
+                        ("hooks", old.hooks.on, config.hooks.on),
                         ("metrics.created", old.metrics.created, config.metrics.created),
                     )
                     if before != after
@@ -160,6 +175,23 @@ class App:
 
     def _render(self, openmetrics: bool, gzip: bool, names: frozenset[str] | None) -> Body:
         return self.work.page.render(openmetrics, gzip, names)
+
+    async def _hear(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands what was sent to a hook to what the configuration says now."""
+        await self.work.hooks(scope, receive, send)
+
+    def _hooks(self, config: Config, bridge: Bridge, hints: Mapping[str, Callable[[], None]]) -> Starlette:
+        settings, hooks = config.hooks, list[Hook]()
+        if settings.alertmanager:
+            hooks.append(
+                AlertmanagerHook(
+                    settings.alertmanager, self.ledger, bridge.routes, bridge.due, clock=self._clock
+                )
+            )
+        if settings.drone:
+            hooks.append(DroneHook([(hook.server, hook.key) for hook in settings.drone], hints, self._clock))
+        self.telemetry.keep_hooks({hook.name for hook in hooks})
+        return build_hooks(hooks, self.telemetry)
 
     def _prepare(self, config: Config) -> Work:
         """All that a configuration asks for, with the page as the ledger has it; nothing runs yet."""
@@ -187,11 +219,12 @@ class App:
             clock=self._clock,
         )
         schedule = Schedule()
-        subscriptions = []
+        subscriptions, hints = [], {}
         for watch in watches:
             hurry = schedule.watch(watch.name, watch.settings.poll, watch.cycle, watch.hints.wait)
+            hints[watch.name] = _hint(watch, hurry)
             if watch.settings.stream == "auto":
-                subscriptions.append(_subscribe(watch, hurry))
+                subscriptions.append(_subscribe(watch, hints[watch.name]))
         schedule.every(TICK, refresher.tick, name="tick", after=TICK)
         schedule.every(TICK, lambda: _look_at_clock(bridge, refresher), name="incidents", after=TICK)
         schedule.every(MEASURE, refresher.measure, name="measure")
@@ -200,7 +233,8 @@ class App:
         )
         schedule.every(HOURLY, delivery.renew, name="delivery", after=FIRST)
         refresher.tick()  # what was withdrawn is not shown until the first one
-        return Work(config, page, refresher, watches, tuple(subscriptions), sender, schedule, stop)
+        hooks = self._hooks(config, bridge, hints)
+        return Work(config, page, refresher, watches, tuple(subscriptions), sender, hooks, schedule, stop)
 
     def _watch(
         self,
@@ -242,13 +276,18 @@ class App:
             watch.idle.wait(max(0.0, deadline - time.monotonic()))
 
 
-def _subscribe(watch: Watch, hurry: Callable[[], None]) -> Subscription:
-    """What hears the server of `watch`, and makes its looks come sooner."""
+def _hint(watch: Watch, hurry: Callable[[], None]) -> Callable[[], None]:
+    """What makes the next look of `watch` come sooner; any thread may call it."""
 
     def hint() -> None:
         watch.hints.give()
         hurry()
 
+    return hint
+
+
+def _subscribe(watch: Watch, hint: Callable[[], None]) -> Subscription:
+    """What hears the server of `watch`, and hints at each change."""
     subscription = Subscription(watch.settings, watch.roster, hint)
     watch.met = subscription.meet
     return subscription

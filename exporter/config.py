@@ -23,6 +23,7 @@ from pydantic import (
 from exporter import fields, yamlfile
 from exporter.config_delivery import DeliverySettings
 from exporter.config_errors import explained, shown
+from exporter.config_hooks import HooksSettings
 from exporter.config_notify import NotifySettings
 from exporter.filters import BuildListFilter, Only, RepoFilter, Settings, Text
 from exporter.metrics import METRICS
@@ -239,6 +240,9 @@ class Config(Settings):
     notify: NotifySettings = NotifySettings()
     """Who is told what."""
 
+    hooks: HooksSettings = HooksSettings()
+    """What others may send to the exporter."""
+
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every text that must never be shown."""
@@ -247,7 +251,7 @@ class Config(Settings):
         ledger = urlsplit(self.ledger.url.get_secret_value())
         password, options = ledger.password or "", parse_qs(ledger.query)
         read += [password, unquote(password), *options.get("password", ()), *options.get("sslpassword", ())]
-        return tuple(dict.fromkeys(filter(None, (*read, *self.notify.secrets))))
+        return tuple(dict.fromkeys(filter(None, (*read, *self.notify.secrets, *self.hooks.secrets))))
 
 
 class ConfigError(Exception):

@@ -9,10 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, Validat
 
 from exporter import fields
 from exporter.filters import Settings, Text
-from exporter.model import Event
 from exporter.routes import Quiet, Route
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+EventName = Literal["push", "pull_request", "tag", "cron", "deployment", "manual", "alert"]
+"""What a route may name: every `Event`, and what is none of a build."""
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -56,8 +57,9 @@ class MatchSettings(Settings):
     """Patterns of `owner/name`; empty: all of them."""
     branch: fields.Patterns = ()
     """Patterns of branches; empty: all of them. The branch of a pull request is its target."""
-    event: tuple[Event, ...] = ()
-    """Of `push`, `pull_request`, `tag`, `cron`, `deployment`, `manual`; empty: all but `pull_request`."""
+    event: tuple[EventName, ...] = ()
+    """Of `push`, `pull_request`, `tag`, `cron`, `deployment`, `manual` and `alert` (what an Alertmanager
+    sends); empty: all but `pull_request`."""
     failure: tuple[Literal["failure", "error", "timeout"], ...] = ()
     """How the build ended: `failure`, `error` (the CI system failed it), `timeout`; empty: any of them."""
 

@@ -339,6 +339,13 @@ METRICS: dict[str, Metric] = {
             Group.DELIVERY,
             "Since when the message that waits longest waits; only while one does.",
         ),
+        Metric(
+            "ci_hook_requests_total",
+            "counter",
+            ("hook", "outcome"),
+            Group.EXPORTER,
+            "Requests to /hooks, by what became of them.",
+        ),
         Metric("ci_exporter_build_info", "gauge", ("version",), Group.EXPORTER, "1; the exporter's version."),
         Metric("ci_exporter_series", "gauge", ("family",), Group.EXPORTER, "Series on the page by family."),
         Metric("ci_ledger_builds", "gauge", SERVER, Group.EXPORTER, "Runs of builds kept in the ledger."),

@@ -21,6 +21,8 @@ CATCH_UP = 600.0
 """Seconds for which rows wait at most while much is unread."""
 MANY = 10
 """More messages than these that wait for a target after an outage become a digest."""
+ALERT = "alert"
+"""The event of alerts of Prometheus's, for routes."""
 AT_ALL_HOURS = (Event.DEPLOYMENT, Event.TAG)
 
 

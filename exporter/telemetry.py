@@ -35,6 +35,21 @@ OUTCOMES = ("delivered", "dead", "superseded", "expired")
 ATTEMPTS = ("ok", "retry", "permanent", "ambiguous")
 """The closed lists of the labels `kind` and `outcome` of messages, and of `outcome` of attempts."""
 
+HookOutcome = Literal[
+    "accepted",
+    "unauthorized",
+    "stale",
+    "replayed",
+    "tampered",
+    "invalid",
+    "slow",
+    "oversized",
+    "failed",
+]
+"""What becomes of what is sent to a hook: the closed list of the label `outcome` there."""
+
+HOOK_OUTCOMES: tuple[HookOutcome, ...] = get_args(HookOutcome)
+
 LOGGED_VALUES = 200
 """Unknown values of one server that are logged; more are only counted."""
 
@@ -79,11 +94,13 @@ class Telemetry:
         self._pending = self._gauge("ci_notifications_pending")
         self._dead = self._gauge("ci_notifications_dead")
         self._oldest = self._gauge("ci_notification_oldest_pending_timestamp_seconds")
+        self._received = self._counter("ci_hook_requests_total")
         self._gauge("ci_exporter_build_info").labels(__version__).set(1)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._targets: set[str] = set()
+        self._hooks: set[str] = set()
         self._logged: dict[str, set[tuple[str, str]]] = {}
         self._lock = threading.Lock()
 
@@ -152,6 +169,20 @@ class Telemetry:
             self._oldest.labels(target).set(oldest)
         else:
             self._oldest.remove_by_labels({"target": target})
+
+    def keep_hooks(self, hooks: Collection[str]) -> None:
+        """Let every series of these hooks exist, at 0 at first, and none of another."""
+        with self._lock:
+            left, self._hooks = self._hooks - set(hooks), set(hooks)
+        for hook in left:
+            self._received.remove_by_labels({"hook": hook})
+        for hook in hooks:
+            for outcome in HOOK_OUTCOMES:
+                self._received.labels(hook, outcome)
+
+    def received(self, hook: str, outcome: HookOutcome) -> None:
+        """Count a request to a hook."""
+        self._received.labels(hook, outcome).inc()
 
     def identify(self, server: str, dialect: str, version: str) -> None:
         """Say in ci_server_info what the server is, in place of what it was before."""

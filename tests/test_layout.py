@@ -19,7 +19,8 @@ exporter.log
 exporter.yamlfile exporter.fields exporter.filters exporter.config_errors
 exporter.incidents
 exporter.routes
-exporter.config_routes exporter.config_excerpt exporter.config_notify exporter.config_delivery exporter.config
+exporter.config_routes exporter.config_excerpt exporter.config_notify exporter.config_hooks exporter.config_delivery
+exporter.config
 exporter.headers exporter.connections exporter.http exporter.channel
 exporter.servers
 exporter.servers.*
@@ -35,6 +36,7 @@ exporter.samples
 exporter.chunks exporter.exposition
 exporter.refresh exporter.delivery
 exporter.web_config exporter.access exporter.listener exporter.web
+exporter.hooks exporter.hooks.*
 exporter.schedule
 exporter.app
 exporter.backfill exporter.backfill.*

@@ -40,6 +40,8 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     exit_code: int = 0
     duration: int | None = None
     finished: int = 0
+    lines: tuple[str, ...] = ()
+    """Of an alert: its title, and what stands below it."""
 
 
 @dataclass(slots=True)
@@ -122,6 +124,12 @@ def joins(conn: Connection, target: str, thread: str) -> tuple[str, float] | Non
     """Why the earlier messages of a thread are held, and until when; None where none is."""
     found = conn.execute(_JOINS, {"of_target": target, "of_thread": thread}).first()
     return (found[0], found[1]) if found else None
+
+
+def last_epoch(conn: Connection, target: str, thread: str) -> int:
+    """The epoch of the newest message of a thread; 0 where there is none."""
+    of_thread = (outbox.c.target == target, outbox.c.thread == thread)
+    return conn.execute(select(func.max(outbox.c.epoch)).where(*of_thread)).scalar() or 0
 
 
 def openings(conn: Connection, server: str, thread: str, since: float) -> int:

@@ -44,9 +44,10 @@ def notice_of(
         flaky=facts.flaky,
         excerpt=row.excerpt or "",
         excerpt_note=row.excerpt_note,
-        lines=tuple(lines),
+        lines=facts.lines if kind is Kind.ALERT else tuple(lines),
         mention=(handle,) if handle else (),
         at=int(facts.at),
+        url=facts.url if kind is Kind.ALERT else "",
     )
 
 

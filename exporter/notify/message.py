@@ -55,7 +55,7 @@ class Message:
 def compose(notice: Notice, *, short: bool = False) -> Message:
     """The message of a notice; the short one has no excerpt, few lines and facts."""
     build = notice.build
-    address = link(build.url) if build else ""
+    address = link(build.url if build else notice.url)
     lines = _lines(notice, FEW_LINES if short else LINES, SHORT_LINE if short else LINE)
     return Message(
         tone=_tone(notice),
@@ -64,7 +64,7 @@ def compose(notice: Notice, *, short: bool = False) -> Message:
         lines=lines,
         excerpt="" if short else many_lines(notice.excerpt, EXCERPT),
         link=address,
-        link_text=f"Build #{build.number}" if build and address else "",
+        link_text="" if not address else f"Build #{build.number}" if build else "About this alert",
     )
 
 

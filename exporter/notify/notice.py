@@ -17,7 +17,8 @@ class Kind(StrEnum):
     DIGEST = "digest"
     REMINDER = "reminder"
     ALERT = "alert"
-    """An alert of Prometheus's that is passed on."""
+    """Alerts of Prometheus's that are passed on: the first of `lines` is the title, `failures` are those
+    that fire; with none of them it is the all-clear."""
     TEST = "test"
 
 
@@ -68,8 +69,10 @@ class Notice:
     excerpt_note: str
     """Why there is no excerpt: `log unavailable (404)`; may be empty."""
     lines: tuple[str, ...]
-    """Of a digest: a line for each thing that happened."""
+    """Of a digest: a line for each thing that happened. Of an alert: its title, and a line for each fact."""
     mention: tuple[str, ...]
     """Handles at this target of those who are to be called."""
     at: int
     """Unix seconds: when it happened."""
+    url: str = ""
+    """Of an alert: where its reader goes on, its runbook or where it was made."""

@@ -1,0 +1,1 @@
+"""What others send to the exporter: alerts of an Alertmanager, and hints of CI servers."""
