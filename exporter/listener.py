@@ -21,7 +21,6 @@ from exporter.log import logger
 
 log = logger(__name__)
 
-END_OF_HEAD = b"\r\n\r\n"
 AT_ONCE = struct.pack("ii", 1, 0)
 """struct linger: closing sends a reset, and the kernel keeps nothing to deliver later."""
 
@@ -146,7 +145,6 @@ class _Connection(HttpToolsProtocol):
         self._patience = patience
         self._allowed = allowed
         self._read = 0
-        self._tail = b""
         """What the last read of a head ended with, in which its end may have begun."""
         self._head: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -169,15 +167,17 @@ class _Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._head:
-            # What comes after the head in the same read is the body's.
-            end = (self._tail + data).find(END_OF_HEAD)
-            self._read += len(data) if end < 0 else max(0, end - len(self._tail))
-            self._tail = data[1 - len(END_OF_HEAD) :]
-            if self._read > self._patience.head:
+        while self._head and data and not self.transport.is_closing():
+            # A body may come in one read with its head, and is not what is limited here.
+            part = data[: self._patience.head - self._read + 1]
+            data = data[len(part) :]
+            self._read += len(part)
+            super().data_received(part)
+            if self._head and self._read > self._patience.head:
                 cut(self.transport)
                 return
-        super().data_received(data)
+        if data and not self.transport.is_closing():
+            super().data_received(data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -197,7 +197,7 @@ class _Connection(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         self._head_came()
-        self._read, self._tail = 0, b""
+        self._read = 0
         self._head = self.loop.call_later(self._patience.request, cut, self.transport)
 
     def _head_came(self) -> None:
