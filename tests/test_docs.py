@@ -24,6 +24,7 @@ TOKENS = {"DRONE_TOKEN": "a", "OLD_DRONE_TOKEN": "b", "WOODPECKER_TOKEN": "c", "
 DIALECTS = set(get_args(ServerSettings.model_fields["dialect"].annotation))
 TOKENS |= dict.fromkeys(("SLACK_URL", "DINGTALK_URL", "HOOK_URL"), "https://chat.example.com/hooks/e")
 TOKENS |= dict.fromkeys(("DINGTALK_SECRET", "HOOK_SECRET", "MAIL_PASSWORD"), "f")
+TOKENS |= {"ALERTMANAGER_TOKEN": "g", "DRONE_WEBHOOK_SECRET": "h"}
 PARTS = re.compile(r"_(bucket|sum|count)$")
 
 
@@ -105,9 +106,11 @@ def test_the_example_configuration_loads_with_all_that_it_leaves_out(tmp_path: P
     assert config.metrics.disable == ("ci_step_duration_seconds",)
     assert [target.name for target in config.notify.targets] == ["team", "ding", "ops", "program"]
     assert config.web.config_file == tmp_path / "web.yaml"
+    assert config.hooks.alertmanager is not None
+    assert [hook.server for hook in config.hooks.drone] == ["drone"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/configuration.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/configuration.md", "docs/hooks.md"])
 def test_configurations_of_the_pages_load(name: str, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret")
     found = [block for block in blocks(ROOT / name, "yaml") if block.startswith("servers:")]

@@ -24,6 +24,7 @@ OF_THE_PROCESS = (
     "ci_server_poll_duration_seconds",
     "ci_exporter_build_info",
     "ci_ledger",
+    "ci_hook_requests_total",
 )
 """Families that say nothing of the world: times of this machine, versions, sizes."""
 
