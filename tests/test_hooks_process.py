@@ -104,7 +104,7 @@ def test_a_real_alertmanager_is_passed_on_and_a_hint_brings_a_look(tmp_path: Pat
     with receiving() as receiver, serve(world) as server:
         configure(
             tmp_path,
-            entry(tmp_path, "ci", server, poll="1h"),
+            entry(tmp_path, "ci", server, poll="1h", stream="off"),
             notify={"targets": [{"name": "team", "type": "webhook", "url_env": "TARGET"}]},
             hooks={
                 "listen": "127.0.0.1:0",

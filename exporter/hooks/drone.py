@@ -44,7 +44,6 @@ class DroneHook:
         at, now = unix_time(headers["date"]), self._clock()
         if at is None or abs(now - at) > OFF:
             raise RefusedError("stale", 401)
-        self._expect_new(signed, now)
 
         async def take(body: bytes) -> None:
             if not hmac.compare_digest(headers["digest"].encode(), digest_of(body).encode()):
