@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -291,6 +292,26 @@ def test_who_lost_the_lock_with_its_connection_writes_no_more(
             pass
     with ledger.transaction() as conn:
         assert conn.execute(select(func.count()).select_from(schema.repos)).scalar_one() == 0
+
+
+def test_a_command_beside_the_exporter_writes_in_its_turn(ledger: Ledger, url: str) -> None:
+    """What it read does not change before it has written: neither overwrites what the other did."""
+    wrote = threading.Event()
+
+    def beside() -> None:
+        with closing(Ledger(url)) as second, second.transaction() as conn:
+            conn.execute(insert(schema.servers).values(name="ci", first_contact=NOW))
+        wrote.set()
+
+    thread = threading.Thread(target=beside)
+    count = select(func.count()).select_from(schema.servers)
+    with ledger.transaction() as conn:
+        thread.start()
+        assert not wrote.wait(0.3)
+        assert conn.execute(count).scalar_one() == 0
+    thread.join(10)
+    with ledger.transaction() as conn:
+        assert conn.execute(count).scalar_one() == 1
 
 
 def test_who_reads_sees_one_moment(ledger: Ledger) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import URL, Connection, create_engine, event, func, make_url, select, text
+from sqlalchemy import URL, Connection, TextClause, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from exporter.incidents import State
@@ -71,6 +71,7 @@ class Ledger:
         self._closed = False
         self._held = ExitStack()
         self._writer: Writer | None = None
+        self._turn: TextClause | None = None
         self._reads: dict[str, Any] = {"reads": True}
         self.fault: str | None = None
         """Why it could not be read or written; None once a transaction went well again."""
@@ -91,6 +92,7 @@ class Ledger:
         with self._errors():
             self._engine = postgresql.open_engine(self._url, patience)
         self._reads |= postgresql.READS
+        self._turn = postgresql.TURN
 
     @property
     def place(self) -> str:
@@ -157,12 +159,14 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction that writes: all of it is kept, or nothing; one at a time."""
+        """A transaction that writes: all of it is kept, or nothing; one at a time, of all processes."""
         with self._writing:
             if self._closed:
                 raise LedgerError(f"ledger: {self.place} is closed")
             begin = self._writer.begin if self._writer else self._engine.begin
             with self._errors(), begin() as conn:
+                if self._turn is not None:
+                    conn.execute(self._turn)
                 yield conn
             self.fault = None
 

@@ -11,6 +11,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, func, sele
 from sqlalchemy.exc import OperationalError
 
 LOCK = 0x6275696C  # any number, as long as every exporter takes the same
+TURN = text(f"SELECT pg_advisory_xact_lock({LOCK + 1})")
+"""Begins a transaction that writes: one at a time, as on SQLite, whatever process they are of."""
 CONNECT, LOCKED = 10, 10
 """Seconds that a connection may take to be made, and that a lock of another program is waited for."""
 TAKEN_OVER = 2
