@@ -9,7 +9,7 @@ from threading import Event as Signal
 
 from sqlalchemy import Connection
 
-from exporter.incidents import State, What, advance, close, is_forgotten
+from exporter.incidents import State, What, advance, close, is_forgotten, wakes
 from exporter.ledger import Ledger, Moment, Policy, Recorded, messages, states, watched
 from exporter.ledger.messages import AGE, Row
 from exporter.ledger.runs import Run
@@ -77,8 +77,12 @@ class Bridge:
 
     def gone(self, conn: Connection, repo: RepoState, now: Moment) -> None:
         """Closes the incidents of a repo that is not there any more."""
+        self.close(conn, repo, states.red_states(conn, repo.id), now)
+
+    def close(self, conn: Connection, repo: RepoState, red: Iterable[State], now: Moment) -> None:
+        """Closes incidents of a repo without claiming that they are fixed."""
         known = Verdicts(conn, repo, now)
-        for state in states.red_states(conn, repo.id):
+        for state in red:
             self._tell(known, known.take(close(known.load(state)), None))
         known.write()
 
@@ -94,7 +98,8 @@ class Bridge:
             self.release(lambda row: row.server == server and row.hold == Hold.UNREAD)
 
     def tick(self) -> set[int]:
-        """Does what is due by time alone; the repos of which an incident is another one now."""
+        """Does what is due by time alone; the repos of which an incident is another one now, here or because
+        somebody changed it beside us (`by_hand.touch`)."""
         now = self._clock()
         changed: set[int] = set()
         with self._ledger.reading() as conn:
@@ -109,8 +114,9 @@ class Bridge:
                         continue
                     known = Verdicts(conn, repos[repo_id], Moment(now, now))
                     self._tell(known, known.take(advance(known.load(state), None, now), None))
-                    if known.write():
-                        changed.add(repo_id)
+                    if not known.write() and wakes(state) > now:
+                        states.write_states(conn, repo_id, [state])
+                    changed.add(repo_id)
         if waits:
             self.release(lambda row: row.due <= now)
         return changed
@@ -167,7 +173,7 @@ class Bridge:
             if not targets:
                 continue
             known.note_told(state.ref_class, targets)
-            thread = f"{repo.id} {state.ref_class}"
+            thread = messages.thread_of(repo.id, state.ref_class)
             facts = messages.encode(facts_of(repo, each, now))
             excerpt = None if change.what in (What.OPENED, What.CHANGED) else ""
             delay = self._delay(conn, repo, each, thread, now)

@@ -114,6 +114,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     flapping: bool = False
     acked: float = 0.0
     """When somebody took it over; 0: nobody did."""
+    acked_by: str = ""
+    """Who last did."""
 
     @property
     def last_was_bad(self) -> bool:
@@ -172,9 +174,9 @@ def close(state: State) -> Step:
     return (state, ()) if state.silent else _tell(state, What.STALE)
 
 
-def acknowledge(state: State, now: float) -> State:
+def acknowledge(state: State, now: float, by: str = "") -> State:
     """Somebody took the incident over: no more updates for a day, but for the all-clear."""
-    return changed(state, acked=now) if state.red else state
+    return changed(state, acked=now, acked_by=by) if state.red else state
 
 
 def wakes(state: State) -> float:

@@ -82,7 +82,8 @@ class Row:
 _DECODE = msgspec.json.Decoder(Facts)
 _COLUMNS = tuple(f.name for f in fields(Row) if f.name != "id")
 OPEN = text("outbox.state <= 2")  # as the index has it
-_HELD = select(outbox).where(OPEN, outbox.c.state == HELD, outbox.c.into_id.is_(None)).order_by(outbox.c.id)
+# Without an order: SQLite would go through all that is kept for it.
+_HELD = select(outbox).where(OPEN, outbox.c.state == HELD, outbox.c.into_id.is_(None))
 _JOINS = (
     select(outbox.c.hold, outbox.c.due)
     .where(
@@ -109,6 +110,16 @@ def encode(facts: Facts) -> str:
 def message_key(*parts: object) -> str:
     """The idempotency key of what these parts name."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def thread_of(repo_id: int, ref_class: str) -> str:
+    """What all messages of a ref class have in common: they are told in order."""
+    return f"{repo_id} {ref_class}"
+
+
+def incident_key(thread: str, epoch: int) -> str:
+    """What names one incident: at a target, and (its beginning) on the command line."""
+    return message_key(thread, epoch)
 
 
 def add(conn: Connection, rows: Sequence[Row]) -> None:
@@ -148,7 +159,7 @@ def storm_until(conn: Connection, server: str) -> float | None:
 
 def held(conn: Connection) -> list[Row]:
     """What is told later, oldest first; not what is a line of a message already."""
-    return [Row(*row) for row in conn.execute(_HELD)]
+    return sorted((Row(*row) for row in conn.execute(_HELD)), key=lambda row: row.id)
 
 
 def muted(conn: Connection) -> dict[tuple[str, str], float]:

@@ -12,6 +12,8 @@ from exporter.ledger.sql import chunks
 
 KEPT = 30 * 86_400.0
 """Seconds for which what became of a message is kept."""
+AT_ONCE = 0.0
+"""When a message is due that somebody wants sent now, though its target be left alone for a while."""
 
 _EARLIER = outbox.alias("earlier")
 _IN_ORDER = (
@@ -178,6 +180,18 @@ def let_go(conn: Connection, ids: Sequence[int]) -> None:
     for chunk in chunks(ids):
         of = (outbox.c.id.in_(chunk), outbox.c.state == SENDING)
         conn.execute(update(outbox).where(*of).values(state=WAITING))
+
+
+def asked(conn: Connection) -> set[str]:
+    """Targets of which somebody wants a message sent now (`by_hand.retry`)."""
+    at_once = (OPEN, outbox.c.state == WAITING, outbox.c.due == AT_ONCE)
+    return set(conn.execute(select(outbox.c.target).where(*at_once)).scalars())
+
+
+def heard(conn: Connection, now: float) -> None:
+    """What was asked for is known now."""
+    at_once = (OPEN, outbox.c.state == WAITING, outbox.c.due == AT_ONCE)
+    conn.execute(update(outbox).where(*at_once).values(due=now))
 
 
 def do_not_age(conn: Connection, target: str, now: float) -> None:

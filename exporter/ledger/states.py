@@ -78,9 +78,19 @@ def due_states(conn: Connection, now: float) -> list[tuple[int, State]]:
     return [(repo_id, _DECODE.decode(state)) for repo_id, state in conn.execute(_DUE, {"now": now})]
 
 
-def write_states(conn: Connection, repo_id: int, states: Iterable[State]) -> None:
+def write_states(
+    conn: Connection, repo_id: int, states: Iterable[State], *, look_at: float = float("inf")
+) -> None:
+    """Stores states of a repo; they are looked at when time alone may change them, at `look_at` at the
+    latest."""
     rows = (
-        (repo_id, state.ref_class, state.red, wakes(state), msgspec.json.encode(state).decode())
+        (
+            repo_id,
+            state.ref_class,
+            state.red,
+            min(wakes(state), look_at),
+            msgspec.json.encode(state).decode(),
+        )
         for state in states
     )
     upsert(conn, incidents, list(rows))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from exporter.ledger.messages import Row, message_key
+from exporter.ledger.messages import Row, incident_key
 from exporter.notify.message import compose
 from exporter.notify.notice import BuildFacts, Kind, Notice
 
@@ -30,7 +30,7 @@ def notice_of(
     )
     return Notice(
         key=row.key,
-        thread=message_key(row.thread, row.epoch),
+        thread=incident_key(row.thread, row.epoch),
         kind=kind,
         server=row.server,
         repo=facts.repo,

@@ -129,6 +129,10 @@ class Lane:
         self.not_before = max(self.not_before, now + wait)
         return wait
 
+    def resume(self) -> None:
+        """Tries it again at once: somebody says that it takes messages."""
+        self.not_before = 0.0
+
     def let_go(self) -> list[int]:
         """Takes back what no thread has begun to send: the ids of those messages."""
         waiting = [

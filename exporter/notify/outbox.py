@@ -240,20 +240,24 @@ class Outbox:
         self._due.set()
 
     def _care(self) -> None:
-        """Every few seconds: leases that ended, messages that are too old, and the gauges."""
+        """Every few seconds: leases that ended, messages that are too old or that somebody asked for, and
+        the gauges."""
         now = self._clock()
         if now < self._care_due:
             return
         self._care_due = now + CARE
         with self._ledger.reading() as conn:
-            needed = outbox.needs_care(conn, now)
-        if needed:
+            needed, asked = outbox.needs_care(conn, now), outbox.asked(conn)
+        if needed or asked:
             with self._ledger.transaction() as conn:
                 outbox.free(conn, now)
+                outbox.heard(conn, now)
                 for target, kind in outbox.expire(conn, now):
                     self._telemetry.notified(target, kind, "expired")
             for lane in self._lanes.values():
                 lane.forget_expired(now)
+                if lane.target.name in asked:
+                    lane.resume()
         if now >= self._clean_due:
             self._clean_due = now + CLEAN
             with self._ledger.transaction() as conn:
