@@ -419,7 +419,7 @@ def test_which_server_a_repo_is_on(builds: Builds, start: Any) -> None:
     assert none.code == MISSING
     assert none.error == "no server lists no/where; if one has it all the same, name that with --server"
     wrong = builds("show", REPO, "1", "--server", "odl")
-    assert (wrong.code, wrong.error) == (USAGE, "--server: no server is called odl; known are old, new")
+    assert (wrong.code, wrong.error) == (USAGE, "no server is called odl; known are old, new")
     other.stop()
     down = builds("show", REPO, str(number))
     assert down.code == SERVER

@@ -10,7 +10,6 @@ from rich.tree import Tree
 
 from exporter.cli.builds_change import cancel, publish, reject, restart
 from exporter.cli.builds_find import (
-    LONGEST_ERROR,
     BuildsGroup,
     Place,
     chosen,
@@ -22,7 +21,15 @@ from exporter.cli.builds_find import (
     with_source,
 )
 from exporter.cli.builds_logs import logs
-from exporter.cli.builds_text import moment_text, one_line, record, span_text, step_record, to_json
+from exporter.cli.builds_text import (
+    LONGEST_ERROR,
+    moment_text,
+    one_line,
+    record,
+    span_text,
+    step_record,
+    to_json,
+)
 from exporter.cli.common import GOOD, console, say, say_error
 from exporter.fields import fits
 from exporter.http import ServerError

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from exporter.cli.builds_find import UNFIT, Command, Place, StopError, find, with_build
+from exporter.cli.builds_find import UNFIT, Command, Place, find, with_build
 from exporter.cli.builds_text import one_line, record, to_json, without_secrets
-from exporter.cli.common import GOOD, USAGE, say
+from exporter.cli.common import GOOD, USAGE, StopError, say
 from exporter.model import Build, Status, Word
 from exporter.servers import Operation, Publisher
 

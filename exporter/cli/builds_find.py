@@ -1,7 +1,5 @@
 """What the commands of `builds` share: their options, which server a repo is on, and how they end."""
 
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from exporter.cli.builds_text import Hide, hiding, one_line, without_secrets
-from exporter.cli.common import GOOD, SERVER, USAGE, load_config, say_error, with_config
+from exporter.cli.builds_text import LONGEST_ERROR, Hide, hiding, one_line, without_secrets
+from exporter.cli.common import SERVER, USAGE, StopError, load_config, say_error, with_config
 from exporter.config import Config, ServerSettings
 from exporter.http import ServerError
 from exporter.model import Build, Word
@@ -22,17 +20,7 @@ from exporter.telemetry import Telemetry
 DENIED, MISSING, UNFIT, UNABLE = 4, 5, 6, 7
 """Exit codes of `builds` alone: no right; not there; its state does not allow it; not offered there."""
 
-LONGEST_ERROR = 1000
-
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class StopError(Exception):
-    """Why a command ends here: one sentence for a user, and the exit code."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class BuildsGroup(click.Group):
@@ -41,16 +29,9 @@ class BuildsGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except StopError as stop:
-            say_error(one_line(str(stop), LONGEST_ERROR))
-            return stop.code
         except ServerError as error:
             say_error(one_line(error.message, LONGEST_ERROR))
             return code_of(error)
-        except BrokenPipeError:
-            # Who reads has seen enough (`| head`); nothing is left to be written at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return GOOD
 
 
 def code_of(error: ServerError) -> int:
@@ -85,6 +66,14 @@ def with_repo(command: Command) -> Command:
 def with_build(command: Command) -> Command:
     """The arguments REPO and NUMBER, and the options of `with_source`."""
     return with_repo(click.argument("number", type=click.IntRange(min=1))(command))
+
+
+def with_build_of_server(command: Command) -> Command:
+    """The arguments SERVER, REPO and NUMBER, and the option `--config`."""
+    number = click.argument("number", type=click.IntRange(min=1))
+    repo = click.argument("repo", callback=_repo_name)
+    server = click.argument("name", metavar="SERVER")
+    return server(repo(number(with_config(command))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +119,7 @@ def chosen(config_path: Path, name: str | None) -> tuple[Config, list[ServerSett
     found = [settings for settings in config.servers if name in {None, settings.name}]
     if not found:
         known = ", ".join(settings.name for settings in config.servers)
-        raise StopError(USAGE, f"--server: no server is called {one_line(str(name))}; known are {known}")
+        raise StopError(USAGE, f"no server is called {one_line(str(name))}; known are {known}")
     return config, found
 
 

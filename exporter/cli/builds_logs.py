@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from exporter.cli.builds_find import MISSING, Place, StopError, find, with_build
+from exporter.cli.builds_find import MISSING, Place, find, with_build
 from exporter.cli.builds_text import PLAIN, log_line, one_line, to_json
-from exporter.cli.common import GOOD, USAGE, say, say_error
+from exporter.cli.common import GOOD, USAGE, StopError, say, say_error
 from exporter.model import Build, Status, Step
 from exporter.servers import Line, Operation, Server
 

@@ -12,6 +12,7 @@ from exporter.servers import Line
 
 LONGEST = 200
 """Characters of one value that are shown."""
+LONGEST_ERROR = 1000
 LONGEST_LINE = 2000
 """Characters of a log's line that are shown on a terminal; a file gets all of it."""
 SEQUENCE = re.compile(
@@ -54,6 +55,11 @@ def one_line(text: str, longest: int = LONGEST) -> str:
     """The text as one line without anything that a terminal obeys, cut to its longest."""
     shown = UNSEEN.sub("\ufffd", " ".join(SEQUENCE.sub("", text).split()))
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+def lines_text(text: str) -> str:
+    """The text with its lines and indents, without anything else that a terminal obeys."""
+    return "\n".join(UNSEEN.sub("\ufffd", SEQUENCE.sub("", line)) for line in text.split("\n"))
 
 
 def log_line(line: Line, *, colours: bool) -> str:

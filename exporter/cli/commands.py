@@ -1,5 +1,7 @@
 """The command line: all commands, and how their errors are said."""
 
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -7,8 +9,9 @@ import click
 from exporter import __version__
 from exporter.cli.backfill import backfill
 from exporter.cli.builds import builds
+from exporter.cli.builds_text import LONGEST_ERROR, one_line
 from exporter.cli.check import check
-from exporter.cli.common import BAD, SERVER, USAGE, say_error
+from exporter.cli.common import BAD, GOOD, SERVER, USAGE, StopError, say_error
 from exporter.cli.demo import demo
 from exporter.cli.explain import explain
 from exporter.cli.rules import rules
@@ -49,13 +52,20 @@ def perform() -> int:
     except (LedgerError, ListenError) as error:
         say_error(str(error))
         return USAGE
+    except StopError as stop:
+        say_error(one_line(str(stop), LONGEST_ERROR))
+        return stop.code
     except ServerError as error:
-        say_error(str(error))
+        say_error(one_line(str(error), LONGEST_ERROR))
         return SERVER
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, BrokenPipeError):
+    except BrokenPipeError:
+        # Who reads has seen enough (`| head`); nothing is left to be written at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return GOOD
+    except click.Abort:
         return BAD
     except Exception as error:
         frame = error.__traceback__

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from exporter.cli.common import BAD, GOOD, console, load_config, say, say_error, with_config
+from exporter.cli.common import GOOD, console, load_config, open_ledger, say, with_config
 from exporter.exposition import Page
 from exporter.intake import policy_of
 from exporter.ledger import Ledger, names
@@ -22,10 +22,7 @@ def explain(config_path: Path, limit: int) -> int:
     Reads the ledger alone, beside a `run` that is under way.
     """
     config = load_config(config_path)
-    ledger = Ledger(config.ledger.url.get_secret_value())
-    if not ledger.exists():
-        say_error(f"{ledger.place}: there is no ledger yet: start `build-exporter run` first")
-        return BAD
+    ledger = open_ledger(config)
     page = Page(disabled=frozenset(config.metrics.disable))
     refresher = Refresher(page, ledger, abandoned_after=config.ledger.abandoned_after, clock=lambda: 0.0)
     for settings in config.servers:
