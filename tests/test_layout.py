@@ -26,7 +26,7 @@ exporter.servers
 exporter.servers.*
 exporter.dora
 exporter.ledger exporter.ledger.*
-exporter.verdicts exporter.bridge
+exporter.verdicts exporter.bridge exporter.rehearsal
 exporter.faults exporter.numbers
 exporter.roster exporter.intake exporter.gaps exporter.renames exporter.sweep exporter.follow
 exporter.streams
