@@ -14,6 +14,10 @@ from exporter.cli.check import check
 from exporter.cli.common import BAD, GOOD, SERVER, USAGE, StopError, say_error
 from exporter.cli.demo import demo
 from exporter.cli.explain import explain
+from exporter.cli.incidents import incidents
+from exporter.cli.notify import notify
+from exporter.cli.outbox import outbox
+from exporter.cli.replay import replay
 from exporter.cli.rules import rules
 from exporter.cli.run import run
 from exporter.config import ConfigError
@@ -37,7 +41,7 @@ def commands() -> None:
     """
 
 
-for command in (run, check, explain, builds, rules, backfill, demo):
+for command in (run, check, explain, builds, incidents, outbox, notify, replay, rules, backfill, demo):
     commands.add_command(command)
 
 
