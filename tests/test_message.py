@@ -134,6 +134,7 @@ def test_spans(seconds: float, words: str) -> None:
         ("http://[::1]:8000/a%20b", "http://[::1]:8000/a%20b"),
         ("https://ci/a(b)|c<d>`e`*'\"", "https://ci/a%28b%29%7Cc%3Cd%3E%60e%60%2A%27%22"),
         ("https://ci/ä", "https://ci/%C3%A4"),
+        ("https://ci/100%/%zz%2f", "https://ci/100%25/%25zz%2f"),
         ("javascript:alert(1)", ""),
         ("https://user:pass@ci/", ""),
         ("https://ci\u202e/", ""),

@@ -66,7 +66,7 @@ def link(address: str) -> str:
         usable = None
     if not usable or len(address) > LONGEST_LINK or _visible(address) != address:
         return ""
-    rest = parts._replace(scheme="", netloc="").geturl()
+    rest = re.sub("%(?![0-9A-Fa-f]{2})", "%25", parts._replace(scheme="", netloc="").geturl())
     safe = quote(rest, safe="/?#&=%:@!$,;+-._~")
     quoted = f"{parts.scheme}://{parts.netloc}{safe}"
     return quoted if len(quoted) <= LONGEST_LINK else ""
