@@ -75,6 +75,8 @@ class Reply:
 
     outcome: Outcome
     body: Any = None
+    date: float | None = None
+    """When it was answered, by the channel's own clock (Unix seconds, whole ones)."""
 
 
 class Post:
@@ -133,15 +135,15 @@ class Post:
             text = response.raw.read(READ, decode_content=False).decode(errors="replace")
         except FAULTS:
             text = ""
-        body = _json(text)
+        body, date = _json(text), unix_time(headers.get("Date", ""))
         verdict = self._judge(Answer(status, text, body)) or _by_status(status, headers)
         if verdict.result is Result.OK:
-            return Reply(Outcome(result=Result.OK), body)
-        now = unix_time(headers.get("Date", ""))
-        waits = (retry_after(headers, time.time() if now is None else now), _asked(body), verdict.retry_after)
+            return Reply(Outcome(result=Result.OK), body, date)
+        now = time.time() if date is None else date
+        waits = (retry_after(headers, now), _asked(body), verdict.retry_after)
         wait = next((seconds for seconds in waits if seconds is not None), None)
         said = ": ".join(filter(None, (str(status), _words(text, body))))
-        return Reply(self._outcome(verdict.result, f"{verdict.what} ({said})", wait), body)
+        return Reply(self._outcome(verdict.result, f"{verdict.what} ({said})", wait), body, date)
 
     def _unanswered(self, error: Exception) -> Outcome:
         if self._gate.closed.is_set():
@@ -244,6 +246,8 @@ def _asked(body: Any) -> float | None:
 
 def _words(text: str, body: Any) -> str:
     """What the answer says in words, if it is not a page."""
+    if isinstance(body, str):
+        return body
     if isinstance(body, dict):
         return next((body[key] for key in WORDS if isinstance(body.get(key), str)), "")
     return "" if body is not None or text.lstrip().startswith("<") else text
