@@ -230,6 +230,22 @@ Index("outbox_given_up", outbox.c.target, sqlite_where=text("state >= 5"),
 Index("outbox_thread", outbox.c.target, outbox.c.thread, outbox.c.id)
 Index("outbox_created", outbox.c.server, outbox.c.created)
 
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("target", String, primary_key=True),
+    Column("labels", String, primary_key=True),  # its identity there, as JSON
+    Column("repo_id", BigInteger, nullable=False),
+    Column("ref_class", String, nullable=False),
+    Column("epoch", Integer, nullable=False),  # which of the ref class's incidents
+    Column("opened", Float, nullable=False),  # our clock, here and below
+    Column("resolved", Float, nullable=False, default=0.0),  # 0 while it is open
+    Column("annotations", Text, nullable=False),  # as JSON
+    Column("url", String, nullable=False, default=""),
+    Column("taken", Text, nullable=False, default="{}"),  # {address: when it took the resolve}, as JSON
+    comment="What an Alertmanager is told, until it surely knows that it is over.",
+)
+
 mutes = Table(
     "mutes",
     metadata,

@@ -9,6 +9,21 @@ down_revision = None
 
 def upgrade() -> None:
     op.create_table(
+        "alerts",
+        sa.Column("target", sa.String(), nullable=False),
+        sa.Column("labels", sa.String(), nullable=False),
+        sa.Column("repo_id", sa.BigInteger(), nullable=False),
+        sa.Column("ref_class", sa.String(), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("opened", sa.Float(), nullable=False),
+        sa.Column("resolved", sa.Float(), nullable=False),
+        sa.Column("annotations", sa.Text(), nullable=False),
+        sa.Column("url", sa.String(), nullable=False),
+        sa.Column("taken", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("target", "labels"),
+        comment="What an Alertmanager is told, until it surely knows that it is over.",
+    )
+    op.create_table(
         "mutes",
         sa.Column("server", sa.String(), nullable=False),
         sa.Column("repo", sa.String(), nullable=False),
