@@ -1,52 +1,24 @@
 """The settings below `notify`: where messages go."""
 
 import re
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from exporter import fields
+from exporter.config_alertmanager import AlertmanagerSettings
 from exporter.config_excerpt import ExcerptSettings, RedactSettings
 from exporter.config_routes import People, QuietSettings, RouteSettings
+from exporter.config_target import TargetSettings
 from exporter.filters import Settings, Text
 from exporter.routes import Routes, handles
 
 SLACK_API = "https://slack.com/api"
-SECRET_PATH, SECRET_WORD, SECRET_SEGMENT = 12, 8, 16
-"""Characters from which on a part of a webhook's address is taken for a secret of its own."""
 ADDRESS = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+"
 ADDRESSES = "must be mail addresses, like ci@example.com"
-
-
-class TargetSettings(Settings):
-    """One place that messages go to."""
-
-    name: fields.Name
-    """What the target is called in `routes`, metrics and logs: letters, digits, `.`, `_`, `-`. Keep it:
-    what waits for another name is not sent."""
-    timeout: fields.Duration = Field(default="10s", validate_default=True)
-    """How long it may take to send one message."""
-    ca_file: fields.ExistingFile | None = None
-    """Certificates (PEM) to trust in place of the system's."""
-
-    @field_validator("name")
-    @classmethod
-    def _unique(cls, name: str, info: ValidationInfo) -> str:
-        if isinstance(info.context, fields.Source):
-            info.context.claim("target", name)
-        return name
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Every text of it that must never be shown."""
-        given = (getattr(self, name) for name in type(self).model_fields)
-        read = [value.get_secret_value() for value in given if isinstance(value, SecretStr)]
-        parts = [part for secret in read if "://" in secret for part in _secret_parts(secret)]
-        return tuple(dict.fromkeys(filter(None, (*read, *parts))))
 
 
 class HttpSettings(TargetSettings):
@@ -221,16 +193,17 @@ class AppriseSettings(TargetSettings):
         return read
 
 
-AnyTarget = Annotated[
+ChannelSettings: TypeAlias = (
     WebhookSettings
     | EmailSettings
     | SlackSettings
     | DingtalkSettings
     | WecomSettings
     | FeishuSettings
-    | AppriseSettings,
-    Field(discriminator="type"),
-]
+    | AppriseSettings
+)
+"""Targets that are told in messages what happens; an Alertmanager is told what is."""
+AnyTarget = Annotated[ChannelSettings | AlertmanagerSettings, Field(discriminator="type")]
 
 
 class NotifySettings(Settings):
@@ -255,11 +228,22 @@ class NotifySettings(Settings):
     """What is left out of them, beside all secrets of this file and what looks like one."""
 
     @property
+    def channels(self) -> tuple[ChannelSettings, ...]:
+        """The targets that get messages."""
+        return tuple(t for t in self.targets if not isinstance(t, AlertmanagerSettings))
+
+    @property
+    def alertmanagers(self) -> tuple[AlertmanagerSettings, ...]:
+        """The targets that get alerts."""
+        return tuple(t for t in self.targets if isinstance(t, AlertmanagerSettings))
+
+    @property
     def rules(self) -> Routes:
         """All that says who is told what, as `exporter.routes` knows it."""
         names = tuple(target.name for target in self.targets)
         return Routes(
             targets=names,
+            without_messages=frozenset(target.name for target in self.alertmanagers),
             routes=tuple(route.route for route in self.routes),
             quiet=tuple(hours.quiet for hours in self.quiet_hours),
             storm=self.storm,
@@ -292,23 +276,3 @@ def _address(read: SecretStr | None, info: ValidationInfo) -> SecretStr:
             "must hold an address like https://chat.example.com/hooks/…",
         )
     return read
-
-
-def _secret_parts(address: str) -> Iterator[str]:
-    """What of an address is a secret even alone, as it is sent and as it may come back."""
-    try:
-        parts = urlsplit(address)
-        words = [parts.username, parts.password]
-    except ValueError:
-        return
-    web = parts.scheme in {"http", "https"}
-    if not web:
-        # Apprise takes tokens from wherever a host or user would stand.
-        words += [word for word in re.split(r"[@:/]", parts.netloc) if len(word) >= SECRET_WORD]
-    words += [value for _, value in parse_qsl(parts.query) if len(value) >= SECRET_WORD]
-    words += [parts.query] if len(parts.query) >= SECRET_WORD else []
-    words += [parts.path] if len(parts.path) >= SECRET_PATH else []
-    least = SECRET_SEGMENT if web else SECRET_WORD
-    words += [segment for segment in parts.path.split("/") if len(segment) >= least]
-    for word in filter(None, words):
-        yield from (word, unquote(word))

@@ -112,6 +112,8 @@ class Routes:
     """What is red for longer when it is told late is a line of a digest."""
     mention: Callable[[str, str], str] = field(default=lambda _target, _author: "")
     """(target, author) -> the author's handle there."""
+    without_messages: frozenset[str] = frozenset()
+    """Targets that are told what is red, not what happens."""
 
     def watches(self, subject: Subject) -> bool:
         """True when failures like this are incidents: pull requests where a route names them."""
@@ -130,18 +132,18 @@ class Routes:
         return tuple(found)
 
     def told(self, change: Change, state: State, subject: Subject) -> tuple[str, ...]:
-        """The targets that are told of a change of the incident in `state`."""
+        """The targets that get a message of a change of the incident in `state`."""
         before = tuple(target for target in state.told if target in self.targets)
+        routed = tuple(t for t in self.targets_for(subject) if t not in self.without_messages)
         match change.what:
             case What.RESOLVED | What.STALE:
                 return before
             case What.CHANGED:
-                routed = self.targets_for(subject)
                 return tuple(target for target in routed if change.news or target not in before)
             case What.FLAPPING:
-                return tuple(dict.fromkeys((*before, *self.targets_for(subject))))
+                return tuple(dict.fromkeys((*before, *routed)))
             case _:
-                return self.targets_for(subject)
+                return routed
 
     def quiet_until(self, target: str, subject: Subject, now: float) -> float:
         """When the quiet hours of a target end; 0 where there are none now."""

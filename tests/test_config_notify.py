@@ -19,7 +19,7 @@ ENVIRON = {
     "APPRISE": f"tgram://{SECRET}/12345678",
     "NO_ADDRESS": f"chat.example.com/{SECRET}",
 }
-NAMES = "webhook, email, slack, dingtalk, wecom, feishu, lark, apprise"
+NAMES = "webhook, email, slack, dingtalk, wecom, feishu, lark, apprise, alertmanager"
 
 
 def read(directory: Path, targets: str) -> Config:

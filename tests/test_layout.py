@@ -19,8 +19,8 @@ exporter.log
 exporter.yamlfile exporter.fields exporter.filters exporter.config_errors
 exporter.incidents
 exporter.routes
-exporter.config_routes exporter.config_excerpt exporter.config_notify exporter.config_hooks exporter.config_delivery
-exporter.config
+exporter.config_target exporter.config_alertmanager exporter.config_routes exporter.config_excerpt
+exporter.config_notify exporter.config_hooks exporter.config_delivery exporter.config
 exporter.headers exporter.connections exporter.http exporter.channel
 exporter.servers
 exporter.servers.*

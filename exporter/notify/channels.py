@@ -1,8 +1,8 @@
 """The target that a mapping of the configuration stands for."""
 
 from exporter.config_notify import (
-    AnyTarget,
     AppriseSettings,
+    ChannelSettings,
     DingtalkSettings,
     EmailSettings,
     FeishuSettings,
@@ -19,7 +19,7 @@ from exporter.notify.webhook import Webhook
 from exporter.notify.wecom import Wecom
 
 
-def open_target(settings: AnyTarget) -> Target:
+def open_target(settings: ChannelSettings) -> Target:
     """The target, which holds connections until it is closed; nothing is sent yet."""
     match settings:
         case WebhookSettings():
