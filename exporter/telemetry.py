@@ -95,12 +95,15 @@ class Telemetry:
         self._dead = self._gauge("ci_notifications_dead")
         self._oldest = self._gauge("ci_notification_oldest_pending_timestamp_seconds")
         self._received = self._counter("ci_hook_requests_total")
+        self.alertmanager_success = self._gauge("ci_alertmanager_last_success_timestamp_seconds")
+        self.alertmanager_skew = self._gauge("ci_alertmanager_clock_skew_seconds")
         self._gauge("ci_exporter_build_info").labels(__version__).set(1)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._targets: set[str] = set()
         self._hooks: set[str] = set()
+        self._alertmanagers: set[str] = set()
         self._logged: dict[str, set[tuple[str, str]]] = {}
         self._lock = threading.Lock()
 
@@ -152,6 +155,20 @@ class Telemetry:
         for family in (self._notified, self._attempts, self._pending, self._dead, self._oldest):
             for target in left:
                 family.remove_by_labels({"target": target})
+
+    def add_alertmanager(self, address: str) -> None:
+        """Let what is known of an Alertmanager before it answers exist."""
+        with self._lock:
+            self._alertmanagers.add(address)
+        self.alertmanager_success.labels(address)
+
+    def keep_alertmanagers(self, addresses: Collection[str]) -> None:
+        """Drop every series of Alertmanagers that left the configuration."""
+        with self._lock:
+            left, self._alertmanagers = self._alertmanagers - set(addresses), set(addresses)
+        for family in (self.alertmanager_success, self.alertmanager_skew):
+            for address in left:
+                family.remove_by_labels({"alertmanager": address})
 
     def notified(self, target: str, kind: str, outcome: str) -> None:
         """Count a message that is done with."""
