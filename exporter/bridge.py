@@ -37,6 +37,8 @@ class Bridge:
         self._ledger, self._clock = ledger, clock
         self._behind: set[str] = set()
         """Servers of which more is known to be unread than a look could read."""
+        self._read: dict[str, float] = {}
+        """When a look at a server ended that left nothing unread."""
 
     def judge(
         self,
@@ -92,10 +94,17 @@ class Bridge:
             self._behind.add(server)
             return
         self._behind.discard(server)
+        self._read[server] = self._clock()
         with self._ledger.reading() as conn:
             waits = any(r.server == server and r.hold == Hold.UNREAD for r in messages.held(conn))
         if waits:
             self.release(lambda row: row.server == server and row.hold == Hold.UNREAD)
+
+    def waits(self, server: str, opened: float, *, late: bool) -> bool:
+        """True while an incident that was opened then may turn out to be over by what is still unread;
+        `late`: it was seen long after its build ended."""
+        unread = server in self._behind or (late and self._read.get(server, 0.0) < opened)
+        return unread and self._clock() < opened + CATCH_UP
 
     def tick(self) -> set[int]:
         """Does what is due by time alone; the repos of which an incident is another one now, here or because
