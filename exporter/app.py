@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from exporter.ledger import Ledger, LedgerError, outbox
 from exporter.ledger.recall import Recalled
 from exporter.listener import Listener
 from exporter.log import logger, setup
+from exporter.notify.alert_book import AlertBook
+from exporter.notify.alertmanager import LOOK, Alertmanager
 from exporter.notify.channels import open_target
 from exporter.notify.fetch import LogReader
 from exporter.notify.logs import excerpts
@@ -54,6 +56,7 @@ class Work:
     watches: tuple[Watch, ...]
     subscriptions: tuple[Subscription, ...]
     outbox: Outbox
+    alertmanagers: tuple[Alertmanager, ...]
     hooks: Starlette
     schedule: Schedule
     stop: threading.Event
@@ -168,7 +171,8 @@ class App:
             for name in {w.name for w in self.work.watches} - {w.name for w in work.watches}:
                 self.telemetry.forget(name)
             self.work = work
-            self.telemetry.keep_targets({target.name for target in config.notify.targets})
+            self.telemetry.keep_targets({target.name for target in config.notify.channels})
+            self.telemetry.keep_alertmanagers({each.url for each in work.alertmanagers})
             work.start()
             log.info("the configuration was loaded", servers=self.watched)
             return ""
@@ -211,13 +215,14 @@ class App:
         reader = LogReader(hide, config.notify.excerpt, stop)
         sender = Outbox(
             self.ledger,
-            [open_target(target) for target in config.notify.targets],
+            [open_target(target) for target in config.notify.channels],
             bridge.routes,
             self.telemetry,
             bridge.due,
             excerpt=excerpts(reader, lambda name: known[name].server if name in known else None),
             clock=self._clock,
         )
+        alertmanagers = tuple(self._alertmanagers(config, bridge))
         schedule = Schedule()
         subscriptions, hints = [], {}
         for watch in watches:
@@ -225,6 +230,8 @@ class App:
             hints[watch.name] = _hint(watch, hurry)
             if watch.settings.stream == "auto":
                 subscriptions.append(_subscribe(watch, hints[watch.name]))
+        for each in alertmanagers:
+            schedule.every(LOOK, each.turn, name=f"alertmanager {each.url}")
         schedule.every(TICK, refresher.tick, name="tick", after=TICK)
         schedule.every(TICK, lambda: _look_at_clock(bridge, refresher), name="incidents", after=TICK)
         schedule.every(MEASURE, refresher.measure, name="measure")
@@ -234,7 +241,32 @@ class App:
         schedule.every(HOURLY, delivery.renew, name="delivery", after=FIRST)
         refresher.tick()  # what was withdrawn is not shown until the first one
         hooks = self._hooks(config, bridge, hints)
-        return Work(config, page, refresher, watches, tuple(subscriptions), sender, hooks, schedule, stop)
+        return Work(
+            config,
+            page,
+            refresher,
+            watches,
+            tuple(subscriptions),
+            sender,
+            alertmanagers,
+            hooks,
+            schedule,
+            stop,
+        )
+
+    def _alertmanagers(self, config: Config, bridge: Bridge) -> Iterator[Alertmanager]:
+        for settings in config.notify.alertmanagers:
+            book = AlertBook(
+                settings.name,
+                settings.urls,
+                self.ledger,
+                bridge.routes,
+                [server.name for server in config.servers],
+                bridge.waits,
+                clock=self._clock,
+            )
+            for url in settings.urls:
+                yield Alertmanager(url, settings, book, self.telemetry, clock=self._clock)
 
     def _watch(
         self,
@@ -270,10 +302,14 @@ class App:
             subscription.close()
         for watch in work.watches:
             watch.close()
+        for each in work.alertmanagers:
+            each.close()
         deadline = time.monotonic() + GRACE
         work.outbox.stop(GRACE)
         for watch in work.watches:
             watch.idle.wait(max(0.0, deadline - time.monotonic()))
+        for each in work.alertmanagers:
+            each.wait(max(0.0, deadline - time.monotonic()))
 
 
 def _hint(watch: Watch, hurry: Callable[[], None]) -> Callable[[], None]:
