@@ -77,6 +77,7 @@ class Alertmanager:
         """Lets a request that waits fail at once; nothing is posted any more."""
         self._closed = True
         self._post.close()
+        self._book.close()
 
     def wait(self, seconds: float) -> None:
         """Waits until a turn has ended, though not for ever."""

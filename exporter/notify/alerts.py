@@ -62,19 +62,20 @@ def labels_of(repo: RepoState, state: State) -> str:
 def annotations_of(notice: Notice) -> tuple[str, str]:
     """What is to be told of an incident, as JSON, and the address of its build."""
     message, build = compose(replace(notice, excerpt="")), notice.build
+    address = message.link.replace("@", "%40")
     told = {
         "summary": dead(message.title),
         "description": below(message, ANNOTATION, dead),
         "since": _time(notice.since),
         "failures": str(notice.failures),
-        "build_url": message.link,
+        "build_url": address,
         "log": cut_bytes(dead(many_lines(notice.excerpt, ANNOTATION)), ANNOTATION),
     }
     if build:
         told["build"] = str(build.number)
         words = {"commit": build.commit, "author": build.author, "step": build.step}
         told |= {name: dead(one_line(word, WORD)) for name, word in words.items()}
-    return _json(told), message.link
+    return _json(told), address
 
 
 def posted(alert: Alert, theirs: float) -> dict[str, object]:
