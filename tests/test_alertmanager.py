@@ -1,24 +1,33 @@
 """Real Alertmanagers are told what is red until they surely know that it is over, whoever dies meanwhile."""
 
+import json
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 from alertmanagers import alertmanagers as running
 from alertmanagers import colours, told, unix
 from desk import REPO, START, Desk, build, made
-from process import until
+from process import configure, entry, exporter, until
 from programs import needs
-from receiver import Receiver, receiving
+from receiver import Case, Receiver, receiving
 
+from exporter.app import App
+from exporter.config import load
 from exporter.config_alertmanager import AlertmanagerSettings
 from exporter.ledger import Ledger, watched
-from exporter.ledger.alerts import Alert, write_alerts
+from exporter.ledger.alerts import Alert, alerts_of, write_alerts
 from exporter.model import Status
 from exporter.notify.alert_book import AlertBook
 from exporter.notify.alertmanager import Alertmanager
 from exporter.routes import Routes
+from exporter.simulator import Clock, World, serve
 from exporter.telemetry import Telemetry
 
 BAD, GOOD = Status.FAILURE, Status.SUCCESS
@@ -43,10 +52,17 @@ class Told:
     """A desk by the real clock and what posts from its ledger; `again` is what a restart leaves of it."""
 
     def __init__(
-        self, ledger: Ledger, *urls: str, ahead: float = 0.0, repos: tuple[str, ...] = (REPO,)
+        self,
+        ledger: Ledger,
+        *urls: str,
+        ahead: float = 0.0,
+        interval: float = 0.5,
+        repos: tuple[str, ...] = (REPO,),
+        **settings: object,
     ) -> None:
-        """Our clock is `ahead` of everybody else's."""
+        """Our clock is `ahead` of everybody else's; `interval` 0: every turn posts."""
         self.ledger, self.urls, self.ahead = ledger, urls, ahead
+        self.interval, self.settings = interval, settings
         self.desk = Desk(ledger, ROUTES, repos=repos)
         self.desk.now = self.clock()
         with ledger.transaction() as conn:
@@ -60,7 +76,7 @@ class Told:
 
     def again(self) -> None:
         settings = AlertmanagerSettings.model_validate(
-            {"name": "am", "type": "alertmanager", "urls": self.urls, "timeout": 5}
+            {"name": "am", "type": "alertmanager", "urls": self.urls, "timeout": 5, **self.settings}
         )
         self.telemetry = Telemetry()
         self.book = AlertBook(
@@ -70,7 +86,7 @@ class Told:
             ROUTES,
             ["ci"],
             self.desk.bridge.waits,
-            interval=0.5,
+            interval=self.interval,
             clock=self.clock,
         )
         self.posting = [
@@ -83,6 +99,12 @@ class Told:
         at = self.desk.now - START
         self.desk.take(build(number, status, at, repo=repo, **about))
         return self.desk.now
+
+    def fail_everywhere(self) -> None:
+        """A build of each repo fails."""
+        self.desk.now = self.clock()
+        at = self.desk.now - START
+        self.desk.take(*(build(1, BAD, at, repo=repo) for repo in self.desk.roster.repos))
 
     def turn(self) -> None:
         for each in self.posting:
@@ -184,8 +206,7 @@ def test_what_one_alert_is_refused_for_stops_no_other(
     repos = tuple(f"octo/r{n}" for n in range(70))
     with running(tmp_path, team) as (theirs,):
         ours = Told(ledger, theirs.url, repos=repos)
-        for number, name in enumerate(repos, 1):
-            ours.end(number, BAD, name)
+        ours.fail_everywhere()
         with ledger.transaction() as conn:
             write_alerts(
                 conn, [poison('{"alertname": "x", "no-name": "x"}', ""), poison("{}", "http://a/%zz")]
@@ -224,3 +245,189 @@ def test_a_clock_five_minutes_off_loses_nothing(
         ours.until("firing again", lambda: colours(team) == ["firing", "resolved", "firing"])
         skew = ours.gauge("ci_alertmanager_clock_skew_seconds", theirs.url)
         assert skew == pytest.approx(-ahead - 0.5, abs=1.5)
+
+
+def posts(receiver: Receiver) -> list[list[dict[str, Any]]]:
+    return [got.json for got in receiver.got]
+
+
+def test_many_alerts_go_in_batches_and_the_clock_is_asked_for_first(ledger: Ledger, team: Receiver) -> None:
+    repos = tuple(f"octo/r{n}" for n in range(130))
+    ours = Told(ledger, team.url, repos=repos)
+    ours.fail_everywhere()
+    ours.turn()
+    assert [len(batch) for batch in posts(team)] == [0, 64, 64, 2]
+    assert {got.path for got in team.got} == {"/api/v2/alerts"}
+    ours.turn()
+    assert len(team.got) == 4
+
+
+def test_whoever_has_nothing_to_tell_asks_whether_it_is_there(ledger: Ledger, team: Receiver) -> None:
+    ours = Told(ledger, team.url, interval=0.0)
+    assert ours.gauge("ci_alertmanager_last_success_timestamp_seconds", team.url) == 0
+    ours.turn()
+    ours.turn()
+    assert posts(team) == [[], []]
+    assert ours.gauge("ci_alertmanager_last_success_timestamp_seconds", team.url) == pytest.approx(
+        time.time(), abs=5
+    )
+    assert ours.gauge("ci_alertmanager_clock_skew_seconds", team.url) is None
+
+
+def test_a_resolve_is_taken_once_it_is_past_by_their_clock(ledger: Ledger, team: Receiver) -> None:
+    ours = Told(ledger, team.url, interval=0.0)
+    date = {"Date": formatdate(time.time() - 300, usegmt=True)}
+    team.answer(Case(headers=date))
+    ours.end(1, BAD)
+    ours.turn()
+    ours.end(2, GOOD)
+    # Their clock is set back between two posts: what was past is ahead now.
+    team.answer(Case(headers={"Date": formatdate(time.time() - 900, usegmt=True)}))
+    ours.turn()
+    assert taken(ours) == {}
+    ours.turn()
+    assert list(taken(ours)) == [team.url]
+    (told_last,) = posts(team)[-1]
+    assert unix(told_last["endsAt"]) <= time.time() - 898
+    assert ours.gauge("ci_alertmanager_clock_skew_seconds", team.url) == pytest.approx(-900, abs=2)
+
+
+def taken(ours: Told) -> dict[str, float]:
+    with ours.ledger.reading() as conn:
+        (alert,) = alerts_of(conn, "am")
+    found: dict[str, float] = json.loads(alert.taken)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        (Case(503), "in trouble"),
+        (Case(429, headers={"Retry-After": "3"}), "too many"),
+        (Case(401), "look at its secrets"),
+        (Case(404), "look at its address"),
+        (Case(405), "look at `urls`"),
+        (Case(400, "not today"), "not today"),
+        (Case(302, headers={"Location": "http://login.example/x"}), "http://login.example"),
+        (Case(200, "<html>Welcome</html>"), "a web page"),
+        (Case(does="reset"), "no answer"),
+        (Case(200, "", {"Date": "yesterday"}), ""),
+    ],
+)
+def test_what_does_not_take_alerts_gets_them_again_and_is_told_of_once(
+    ledger: Ledger, team: Receiver, caplog: pytest.LogCaptureFixture, case: Case, said: str
+) -> None:
+    caplog.set_level("INFO")
+    ours = Told(ledger, team.url)
+    ours.end(1, BAD)
+    team.answer(case)
+    ours.turn()
+    ours.posting[0]._not_before = 0.0
+    ours.turn()
+    lines = [record for record in caplog.records if "Alertmanager" in record.getMessage()]
+    assert [said in vars(line)["fields"]["said"] for line in lines] == [True] * bool(said)
+    assert not said or all(batch == [] for batch in posts(team))
+    caplog.clear()
+    team.answer(Case())
+    ours.posting[0]._not_before = 0.0
+    ours.turn()
+    again = [record.getMessage() for record in caplog.records if "Alertmanager" in record.getMessage()]
+    assert again == ["an Alertmanager takes alerts again"] * bool(said)
+    assert not said or [len(batch) for batch in posts(team)] == [0, 1]
+
+
+def test_a_retry_waits_as_long_as_is_asked_for(ledger: Ledger, team: Receiver) -> None:
+    ours = Told(ledger, team.url)
+    team.answer(Case(503, headers={"Retry-After": "1"}))
+    ours.turn()
+    ours.end(1, BAD)
+    ours.a_while(0.8)
+    assert len(team.got) == 1
+    ours.until("the next attempt", lambda: len(team.got) > 1)
+
+
+def test_the_alerts_that_are_left_out_are_found_by_halves_and_tried_again(
+    ledger: Ledger, team: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = Told(ledger, team.url, interval=0.0, repos=("octo/a", "octo/b"))
+    ours.end(1, BAD, "octo/a")
+    ours.end(2, BAD, "octo/b")
+    refused, good = Case(422, {"code": 601, "message": "bad"}), Case(headers={"Date": formatdate()})
+    team.answer(good, refused, good, refused, good)
+    ours.turn()
+    assert [len(batch) for batch in posts(team)] == [0, 2, 0, 1, 1]
+    team.answer(good)
+    ours.turn()
+    assert [alert["labels"]["repo"] for batch in posts(team) for alert in batch] == ["octo/b"]
+    monkeypatch.setattr("exporter.notify.alertmanager.REFUSED_AGAIN", 0.0)
+    ours.end(3, BAD, "octo/a")
+    team.answer(refused, good, refused, good)
+    ours.turn()
+    ours.turn()
+    assert [len(batch) for batch in posts(team)] == [2, 0, 1, 1, 2]
+    lines = [vars(record)["fields"] for record in caplog.records if record.levelname == "WARNING"]
+    assert ["octo/a" in line["labels"] for line in lines] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("about", "expected"),
+    [
+        ({"token": "abc"}, "Bearer abc"),
+        ({"login": "ci", "password": "s3cret"}, "Basic Y2k6czNjcmV0"),
+        ({}, None),
+    ],
+)
+def test_who_we_are_is_said_in_the_header(
+    ledger: Ledger, team: Receiver, about: dict[str, str], expected: str | None
+) -> None:
+    ours = Told(ledger, team.url, **about)
+    ours.turn()
+    assert team.got[0].headers.get("Authorization") == expected
+
+
+def test_an_exporter_ends_while_an_alertmanager_hangs(tmp_path: Path, team: Receiver) -> None:
+    team.answer(Case(does="hang"))
+    target = {"name": "am", "type": "alertmanager", "urls": [team.url]}
+    nowhere = entry(tmp_path, "ci", "http://127.0.0.1:9")
+    app = App(load(configure(tmp_path, nowhere, notify={"targets": [target]})))
+    app.start()
+    until("a request that hangs", lambda: team.got)
+    page = requests.get(f"http://{app.listener.address}/metrics", timeout=5).text
+    began = time.monotonic()
+    app.stop()
+    assert time.monotonic() - began < 4
+    assert f'ci_alertmanager_last_success_timestamp_seconds{{alertmanager="{team.url}"}} 0.0' in page
+
+
+def red(directory: Path) -> list[int]:
+    """Of each incident in the ledger whether it is open."""
+    with closing(sqlite3.connect(directory / "ledger.db")) as ledger:
+        return [row[0] for row in ledger.execute("SELECT red FROM incidents")]
+
+
+@needs("prometheus-alertmanager")
+def test_kill_9_and_an_alertmanager_that_is_down_lose_nothing(tmp_path: Path, team: Receiver) -> None:
+    world = World("drone-1", clock=Clock.real(), seed=3)
+    world.add_repo("octo/hello", default_branch="main")
+
+    def end(outcome: str) -> None:
+        number = world.start_build("octo/hello", branch="main", running=True)
+        world.clock.advance(2)
+        world.finish("octo/hello", number, outcome)
+
+    with ExitStack() as stack:
+        (theirs,) = stack.enter_context(running(tmp_path, team))
+        target = {"name": "am", "type": "alertmanager", "urls": [theirs.url]}
+        server = entry(tmp_path, "ci", stack.enter_context(serve(world)))
+        configure(tmp_path, server, notify={"targets": [target]})
+        ours = stack.enter_context(exporter(tmp_path)).ready()
+        end("failure")
+        until("firing", lambda: colours(team) == ["firing"])
+        theirs.stop()
+        end("success")
+        until("green", lambda: red(tmp_path) == [0])
+        ours.kill()
+        theirs.start().ready()
+        ours.start()
+        until("resolved", lambda: colours(team) == ["firing", "resolved"])
+        assert ours.stop() == 0
