@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -15,7 +16,7 @@ from alertmanagers import alertmanagers as running
 from alertmanagers import colours, told, unix
 from desk import REPO, START, Desk, build, made
 from process import configure, entry, exporter, until
-from programs import needs
+from programs import needs, path_of
 from receiver import Case, Receiver, receiving
 
 from exporter.app import App
@@ -431,3 +432,22 @@ def test_kill_9_and_an_alertmanager_that_is_down_lose_nothing(tmp_path: Path, te
         ours.start()
         until("resolved", lambda: colours(team) == ["firing", "resolved"])
         assert ours.stop() == 0
+
+
+@needs("amtool")
+def test_the_configuration_in_the_page_is_one_that_alertmanager_takes(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs/alertmanager.md").read_text(encoding="utf-8")
+    snippet = page[page.index("```yaml\nroute:") :].split("```")[1].removeprefix("yaml\n")
+    (tmp_path / "alertmanager.yml").write_text(snippet)
+    file = str(tmp_path / "alertmanager.yml")
+    assert "1 inhibit rules" in said_by_amtool("check-config", file)
+    labels = ("alertname=CIBuildFailed", "severity=warning")
+    assert said_by_amtool("config", "routes", "test", f"--config.file={file}", *labels) == "builds\n"
+
+
+def said_by_amtool(*arguments: str) -> str:
+    done = subprocess.run(
+        [str(path_of("amtool")), *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -188,3 +188,53 @@ def test_apprise_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(config_notify, "find_spec", util.find_spec)
     message = "notify.targets[0].type: needs another package: pip install 'build-exporter[apprise]'"
     assert error(tmp_path, "type: apprise, url_env: APPRISE") == message
+
+
+def test_alertmanagers_are_targets_that_get_no_messages(tmp_path: Path) -> None:
+    config = read(
+        tmp_path,
+        """
+    - {name: hook, type: webhook, url_env: URL}
+    - name: am
+      type: alertmanager
+      urls: ["http://a:9093/", "http://b:9093/prefix"]
+      login: ci
+      password_env: PASSWORD
+    - {name: other, type: alertmanager, urls: ["http://c:9093"], token_env: SECRET}
+""",
+    ).notify
+    assert [target.name for target in config.channels] == ["hook"]
+    am, other = config.alertmanagers
+    assert am.urls == ("http://a:9093", "http://b:9093/prefix")
+    assert am.authorization.startswith("Basic ")
+    assert other.authorization == f"Bearer {ENVIRON['SECRET']}"
+    assert config.rules.targets == ("hook", "am", "other")
+    assert config.rules.without_messages == {"am", "other"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("", "urls: is missing"),
+        ("urls: []", "urls: must not be empty"),
+        ('urls: ["a:9093"]', "urls[0]: must be an address like https://ci.example.com"),
+        ('urls: ["http://u:p@a"]', "urls[0]: must not hold a user or password"),
+        ('urls: ["http://a/api/v2"]', "urls: must be addresses of Alertmanagers themselves"),
+        ('urls: ["http://a", "http://a/"]', "urls: http://a is named twice"),
+        ('urls: ["http://a"], login: x', "login: has no password"),
+        ('urls: ["http://a"], password_env: PASSWORD', "name: has a password, but no login"),
+        (
+            'urls: ["http://a"], login: x, password_env: PASSWORD, token_env: SECRET',
+            "login: stands beside a token",
+        ),
+        ('urls: ["http://a"], token: x', "token: a secret does not belong in this file"),
+    ],
+)
+def test_what_is_wrong_with_an_alertmanager(tmp_path: Path, settings: str, message: str) -> None:
+    told = error(tmp_path, f"type: alertmanager, {settings}".rstrip(", "))
+    assert message in told
+
+
+def test_one_alertmanager_is_of_one_target(tmp_path: Path) -> None:
+    targets = "".join(f"    - {{name: {n}, type: alertmanager, urls: ['http://a']}}\n" for n in "ab")
+    assert errors(tmp_path, targets) == ["5:37: notify.targets[1].urls: http://a is named twice"]

@@ -25,6 +25,7 @@ DIALECTS = set(get_args(ServerSettings.model_fields["dialect"].annotation))
 TOKENS |= dict.fromkeys(("SLACK_URL", "DINGTALK_URL", "HOOK_URL"), "https://chat.example.com/hooks/e")
 TOKENS |= dict.fromkeys(("DINGTALK_SECRET", "HOOK_SECRET", "MAIL_PASSWORD"), "f")
 TOKENS |= {"ALERTMANAGER_TOKEN": "g", "DRONE_WEBHOOK_SECRET": "h"}
+TOKENS |= dict.fromkeys(("ALERTMANAGER_PASSWORD", "DINGTALK_SECRET", "HOOK_SECRET", "MAIL_PASSWORD"), "f")
 PARTS = re.compile(r"_(bucket|sum|count)$")
 
 
@@ -104,7 +105,13 @@ def test_the_example_configuration_loads_with_all_that_it_leaves_out(tmp_path: P
     config = load(tmp_path / "config.yaml", TOKENS)
     assert [server.name for server in config.servers] == ["drone", "old-drone", "woodpecker", "abf"]
     assert config.metrics.disable == ("ci_step_duration_seconds",)
-    assert [target.name for target in config.notify.targets] == ["team", "ding", "ops", "program"]
+    assert [target.name for target in config.notify.targets] == [
+        "team",
+        "ding",
+        "ops",
+        "program",
+        "alertmanager",
+    ]
     assert config.web.config_file == tmp_path / "web.yaml"
     assert config.hooks.alertmanager is not None
     assert [hook.server for hook in config.hooks.drone] == ["drone"]

@@ -21,6 +21,7 @@ GOLDEN = Path(__file__).parent / "data" / "golden"
 OF_THE_PROCESS = (
     "python_",
     "process_",
+    "ci_alertmanager_",
     "ci_server_poll_duration_seconds",
     "ci_exporter_build_info",
     "ci_ledger",
