@@ -145,7 +145,6 @@ class _Connection(HttpToolsProtocol):
         self._patience = patience
         self._allowed = allowed
         self._read = 0
-        """What the last read of a head ended with, in which its end may have begun."""
         self._head: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
 

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 
 
 class Group(StrEnum):
@@ -21,7 +23,7 @@ class Metric:
     """One family: `buckets` (upper bounds, without +Inf) only where the type is histogram."""
 
     name: str
-    type: Literal["counter", "gauge", "histogram"]
+    type: Kind
     labels: tuple[str, ...]
     group: Group
     help: str

@@ -10,8 +10,6 @@ GRAFANA = ROOT / "grafana"
 SHIPPED = [GRAFANA / "rules/ci.yaml", GRAFANA / "rules/optional/ci-red-branch.yaml"]
 TESTS = {path.stem: path for path in sorted((GRAFANA / "rules/tests").glob("*.yaml"))}
 """The unit tests of promtool, by the name of the alert."""
-COMING_COMMANDS = {"outbox"}
-"""Commands that runbooks name before they exist."""
 
 
 def rules_of(*paths: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coming import KNOWN
 from promql import Reading, read
 
 Json = dict[str, Any]
@@ -80,8 +79,8 @@ def labels_of(metric: str) -> frozenset[str] | None:
     if metric in PROCESS:
         return PROCESS[metric]
     family = re.sub(r"_(bucket|sum|count)$", "", metric)
-    known = KNOWN.get(metric) or KNOWN.get(family)
-    if known is None or (known.type == "histogram") != (family != metric and metric not in KNOWN):
+    known = METRICS.get(metric) or METRICS.get(family)
+    if known is None or (known.type == "histogram") != (family != metric and metric not in METRICS):
         return None
     return frozenset(known.labels) | ({"le"} if metric.endswith("_bucket") else frozenset())
 

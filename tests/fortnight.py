@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from coming import made_up
+from made_up import made_up
 from programs import path_of
 from pydantic import SecretStr
 

@@ -158,7 +158,11 @@ notfy: {{}}
     ("text", "message"),
     [
         ("", "1:1: servers: is missing"),
-        ("- a", "1:1: must be a mapping with the keys servers, ledger, web, metrics, log, delivery, notify, hooks"),
+        (
+            "- a",
+            "1:1: must be a mapping with the keys servers, ledger, web, metrics, log, delivery, "
+            "notify, hooks",
+        ),
         ("servers: []", "1:1: servers: must not be empty"),
         ("servers: 1", "1:1: servers: must be a list, like [a, b]"),
         ("servers: [", "1:11: expected the node content, but found '<stream end>'"),

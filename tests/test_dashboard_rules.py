@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import coming
 import dashboard_rules as rules
 import dashboards
 import pytest
@@ -126,10 +125,6 @@ def test_links_lead_somewhere(uid: str) -> None:
 
 def test_every_family_is_charted() -> None:
     assert list(rules.everything_is_charted(list(BOARDS.values()))) == []
-
-
-def test_what_comes_is_as_promised() -> None:
-    assert list(rules.what_comes_is_as_promised()) == []
 
 
 def test_the_page_about_them_says_what_each_answers() -> None:
@@ -449,11 +444,6 @@ def test_a_family_on_no_dashboard_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     assert "ci_steps_total is on no dashboard" not in list(rules.everything_is_charted(fewer))
     both = list(rules.everything_is_charted(list(BOARDS.values())))
     assert both == ["ci_steps_total is on a dashboard after all"]
-
-
-def test_a_family_that_came_with_other_labels_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(coming.COMING, "ci_server_up", coming.COMING["ci_incidents_open"])
-    assert len(list(rules.what_comes_is_as_promised())) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,9 @@ from pathlib import Path
 import click
 
 from exporter.cli.builds_text import hiding, one_line
-from exporter.cli.common import BAD, GOOD, SERVER, USAGE, StopError, load_config, say, say_error, with_config
+from exporter.cli.common import BAD, GOOD, SERVER, load_config, say, say_error, with_config
 from exporter.cli.notify_mute import mute, muted, unmute
-from exporter.cli.notify_preview import preview
-from exporter.config import Config
-from exporter.config_notify import AnyTarget
+from exporter.cli.notify_preview import preview, target_named
 from exporter.notify.channels import open_target
 from exporter.notify.notice import Kind, Notice
 from exporter.notify.targets import Outcome, Result
@@ -56,18 +54,6 @@ def test(config_path: Path, name: str) -> int:
 def code_of(outcome: Outcome) -> int:
     """3 where the target could not be reached or says to come again, 1 where its settings are bad."""
     return SERVER if outcome.result in (Result.RETRY, Result.AMBIGUOUS) else BAD
-
-
-def target_named(config: Config, name: str) -> AnyTarget:
-    """The target of that name; raises `StopError`."""
-    targets = config.notify.targets
-    if not targets:
-        raise StopError(USAGE, "`notify.targets` names no target: docs/targets.md shows how to add one")
-    found = next((target for target in targets if target.name == name), None)
-    if found is None:
-        known = ", ".join(target.name for target in targets)
-        raise StopError(USAGE, f"no target is called {one_line(name)}; known are {known}")
-    return found
 
 
 def test_notice() -> Notice:

@@ -12,6 +12,7 @@ from exporter.cli.builds_find import Place, chosen, connect, with_build_of_serve
 from exporter.cli.builds_text import LONGEST_ERROR, hiding, lines_text, one_line
 from exporter.cli.common import BAD, GOOD, USAGE, StopError, say, say_error
 from exporter.config import Config, ServerSettings
+from exporter.config_notify import ChannelSettings
 from exporter.http import ServerError
 from exporter.incidents import STABLE, WITHIN
 from exporter.intake import policy_of
@@ -72,10 +73,8 @@ def preview(config_path: Path, name: str, repo: str, number: int, only: str | No
     they delay a message or make it a line of a digest. Keys are those of a dry run.
     """
     config, (settings,) = chosen(config_path, name)
-    names = [target.name for target in config.notify.targets]
-    if only is not None and only not in names:
-        known = ", ".join(names) or "none"
-        raise StopError(USAGE, f"--target: no target is called {one_line(only)}; known are {known}")
+    if only is not None:
+        target_named(config, only)
     source = Source(config, settings)
     part = part_of(source, repo, number)
     routes = replace(config.notify.rules, quiet=(), storm=0)
@@ -89,7 +88,7 @@ def preview(config_path: Path, name: str, repo: str, number: int, only: str | No
     clean = terminal_text(config)
     for place, row in enumerate(rows):
         row.excerpt, row.excerpt_note = excerpt
-        target = open_target(next(t for t in config.notify.targets if t.name == row.target))
+        target = open_target(target_named(config, row.target))
         try:
             shown = target.preview(notice_of(row, routes.mention))
         finally:
@@ -225,3 +224,19 @@ def terminal_text(config: Config) -> Callable[[str], str]:
     """Makes a text of several lines fit for where it is printed, whatever a build put into it."""
     hide = hiding(config.secrets)
     return lambda text: hide(lines_text(text))
+
+
+def target_named(config: Config, name: str) -> ChannelSettings:
+    """The target of that name; raises `StopError`."""
+    targets = config.notify.targets
+    if not targets:
+        raise StopError(USAGE, "`notify.targets` names no target: docs/targets.md shows how to add one")
+    if any(target.name == name for target in config.notify.alertmanagers):
+        raise StopError(
+            USAGE, f"{name} is an Alertmanager, which is told states and not messages: see `incidents list`"
+        )
+    found = next((target for target in config.notify.channels if target.name == name), None)
+    if found is None:
+        known = ", ".join(target.name for target in targets)
+        raise StopError(USAGE, f"no target is called {one_line(name)}; known are {known}")
+    return found

@@ -1,13 +1,9 @@
-"""Families that are promised and not in `METRICS` yet, with samples made up in their shapes.
+"""Samples of families that the simulated fortnight shows nothing of: it tells nobody, and has no Alertmanager.
 
-Dashboards chart them and alert rules read them already. What `METRICS` has is taken from there, and what
-the exporter itself shows takes the place of what is made up here, so a family may be struck from this file
-once it exists; with the last one the file goes.
+What the exporter itself shows takes the place of what is made up here.
 """
 
 from collections.abc import Iterator, Sequence
-
-from exporter.metrics import BRANCH, METRICS, REPO, Group, Metric
 
 WINDOWS = ("7d", "30d", "90d")
 KINDS = ("opened", "changed", "resolved", "flapping", "stale", "digest", "reminder", "alert", "test")
@@ -15,30 +11,6 @@ OUTCOMES = ("delivered", "dead", "superseded", "expired")
 ATTEMPTS = ("ok", "retry", "permanent", "ambiguous")
 TARGETS = ("team", "mail")
 PEERS = ("http://alertmanager:9093",)
-
-_GAUGES = {
-    "ci_incidents_open": REPO,
-    "ci_incident_opened_timestamp_seconds": BRANCH,
-    "ci_incident_first_build_number": BRANCH,
-    "ci_delivery_deployments": (*REPO, "window"),
-    "ci_delivery_failed_deployments": (*REPO, "window"),
-    "ci_delivery_lead_time_seconds": (*REPO, "window"),
-    "ci_delivery_time_to_restore_seconds": (*REPO, "window"),
-    "ci_notifications_pending": ("target",),
-    "ci_notifications_dead": ("target",),
-    "ci_notification_oldest_pending_timestamp_seconds": ("target",),
-    "ci_alertmanager_last_success_timestamp_seconds": ("alertmanager",),
-    "ci_alertmanager_clock_skew_seconds": ("alertmanager",),
-}
-_COUNTERS = {
-    "ci_notifications_total": ("target", "kind", "outcome"),
-    "ci_notification_attempts_total": ("target", "outcome"),
-}
-COMING = {name: Metric(name, "gauge", labels, Group.NOW, "To come.") for name, labels in _GAUGES.items()} | {
-    name: Metric(name, "counter", labels, Group.HAPPENED, "To come.") for name, labels in _COUNTERS.items()
-}
-KNOWN = COMING | METRICS
-"""Every family that a dashboard may name."""
 
 
 def made_up(now: float, since: float, repos: Sequence[tuple[str, str]]) -> Iterator[str]:
