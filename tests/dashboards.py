@@ -9,6 +9,8 @@ from typing import Any
 
 from promql import Reading, read
 
+from exporter.metrics import METRICS
+
 Json = dict[str, Any]
 
 DIRECTORY = Path(__file__).parent.parent / "grafana/provisioning/dashboards/ci"

@@ -1,4 +1,4 @@
-"""Samples of families that the simulated fortnight shows nothing of: it tells nobody, and has no Alertmanager.
+"""Samples of families of which the simulated fortnight shows nothing: nobody is told there.
 
 What the exporter itself shows takes the place of what is made up here.
 """

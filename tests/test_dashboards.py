@@ -17,6 +17,8 @@ from fortnight import pages, write_blocks
 from programs import needs
 from prometheus import prometheus
 
+from exporter.metrics import METRICS
+
 pytestmark = needs("prometheus", "promtool")
 BOARDS = {board["uid"]: board for board in boards()}
 
