@@ -20,6 +20,7 @@ from exporter.hooks.drone import DroneHook
 from exporter.hooks.receiver import Hook
 from exporter.hooks.receiver import build_app as build_hooks
 from exporter.ledger import Ledger, LedgerError, outbox
+from exporter.ledger.messages import Row
 from exporter.ledger.recall import Recalled
 from exporter.listener import Listener
 from exporter.log import logger, setup
@@ -27,8 +28,8 @@ from exporter.notify.alert_book import AlertBook
 from exporter.notify.alertmanager import LOOK, Alertmanager
 from exporter.notify.channels import open_target
 from exporter.notify.fetch import LogReader
-from exporter.notify.logs import excerpts
-from exporter.notify.outbox import Outbox
+from exporter.notify.logs import excerpts, once
+from exporter.notify.outbox import Excerpt, Outbox
 from exporter.notify.redact import Redactor
 from exporter.refresh import Refresher, Shown
 from exporter.schedule import Schedule
@@ -213,16 +214,17 @@ class App:
         known = {watch.name: watch for watch in watches}
         hide = Redactor(config.secrets, config.notify.redact.expressions)
         reader = LogReader(hide, config.notify.excerpt, stop)
+        read_log = once(excerpts(reader, lambda name: known[name].server if name in known else None))
         sender = Outbox(
             self.ledger,
             [open_target(target) for target in config.notify.channels],
             bridge.routes,
             self.telemetry,
             bridge.due,
-            excerpt=excerpts(reader, lambda name: known[name].server if name in known else None),
+            excerpt=read_log,
             clock=self._clock,
         )
-        alertmanagers = tuple(self._alertmanagers(config, bridge))
+        alertmanagers = tuple(self._alertmanagers(config, bridge, read_log))
         schedule = Schedule()
         subscriptions, hints = [], {}
         for watch in watches:
@@ -254,7 +256,9 @@ class App:
             stop,
         )
 
-    def _alertmanagers(self, config: Config, bridge: Bridge) -> Iterator[Alertmanager]:
+    def _alertmanagers(
+        self, config: Config, bridge: Bridge, excerpt: Callable[[Row], Excerpt]
+    ) -> Iterator[Alertmanager]:
         for settings in config.notify.alertmanagers:
             book = AlertBook(
                 settings.name,
@@ -263,6 +267,7 @@ class App:
                 bridge.routes,
                 [server.name for server in config.servers],
                 bridge.waits,
+                excerpt=excerpt,
                 clock=self._clock,
             )
             for url in settings.urls:

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from datetime import datetime, time
 from pathlib import Path
+from time import sleep
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,13 +18,15 @@ from process import until
 from receiver import HOSTILE, INVISIBLE, hostile, notice
 
 from exporter.incidents import STABLE, State
-from exporter.ledger import Ledger, states, watched
+from exporter.ledger import Ledger, messages, states, watched
 from exporter.ledger.alerts import Alert, alerts_of
 from exporter.ledger.messages import Row
+from exporter.ledger.schema import WAITING
 from exporter.ledger.watched import RepoState
 from exporter.model import Event, Status
 from exporter.notify.alert_book import GIVEN_UP, KEPT, AlertBook
 from exporter.notify.alerts import annotations_of, labels_of, posted
+from exporter.notify.logs import once
 from exporter.routes import CATCH_UP, Quiet, Route, Routes
 
 BAD, GOOD = Status.FAILURE, Status.SUCCESS
@@ -364,3 +368,27 @@ def test_a_resolve_never_lies_ahead_by_their_clock() -> None:
 def test_times_that_no_calendar_has_are_left_out() -> None:
     annotations, _ = annotations_of(notice(since=10**18))
     assert "since" not in json.loads(annotations)
+
+
+def test_all_who_want_a_log_ask_for_it_once() -> None:
+    asked: list[int] = []
+
+    def read(row: Row) -> tuple[str, str]:
+        asked.append(row.told.number)
+        sleep(0.05)
+        if row.told.number == 2:
+            raise ValueError
+        return f"log of {row.told.number}", ""
+
+    def row(number: int) -> Row:
+        facts = messages.encode(messages.Facts(number=number, run=7, step="test"))
+        return Row(0, "", "any", "push:main", 1, "opened", "ci", 1, WAITING, facts=facts)
+
+    shared = once(read)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(shared, [row(1), row(1), row(3), row(1)]))
+        assert [text for text, _ in found] == ["log of 1", "log of 1", "log of 3", "log of 1"]
+        for _ in range(2):
+            with pytest.raises(ValueError):  # noqa: PT011
+                shared(row(2))
+    assert sorted(asked) == [1, 2, 3]

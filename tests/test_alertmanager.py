@@ -424,6 +424,7 @@ def test_kill_9_and_an_alertmanager_that_is_down_lose_nothing(tmp_path: Path, te
         ours = stack.enter_context(exporter(tmp_path)).ready()
         end("failure")
         until("firing", lambda: colours(team) == ["firing"])
+        until("its log", lambda: "exit code" in theirs.alerts()[0]["annotations"].get("log", ""))
         theirs.stop()
         end("success")
         until("green", lambda: red(tmp_path) == [0])

@@ -1,11 +1,16 @@
 """The log that a message is about, found by its row."""
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from exporter.ledger.messages import Row
 from exporter.model import Build, Status
 from exporter.notify.fetch import LogReader
 from exporter.servers import Server
+
+KEPT = 256
 
 
 def excerpts(
@@ -27,3 +32,26 @@ def excerpts(
         return found.text, found.note
 
     return read
+
+
+def once(read: Callable[[Row], tuple[str, str]]) -> Callable[[Row], tuple[str, str]]:
+    """The same, which asks once for all who want the log of one failure, and lets the others wait."""
+    known: OrderedDict[tuple[object, ...], Future[tuple[str, str]]] = OrderedDict()
+    lock = threading.Lock()
+
+    def shared(row: Row) -> tuple[str, str]:
+        facts = row.told
+        failure = (row.repo_id, facts.number, facts.run, facts.step)
+        with lock:
+            reads = failure not in known
+            found = known.setdefault(failure, Future())
+            while len(known) > KEPT:
+                known.popitem(last=False)
+        if reads:
+            try:
+                found.set_result(read(row))
+            except Exception as error:
+                found.set_exception(error)
+        return found.result()
+
+    return shared
