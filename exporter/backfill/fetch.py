@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from exporter.backfill import DAY, BackfillError
+from exporter.bridge import Bridge
 from exporter.config import Config, ServerSettings
 from exporter.http import ServerError
 from exporter.intake import Intake
@@ -137,6 +138,7 @@ class Fetcher:
             retention=self._config.ledger.retention,
             series_retention=self._config.ledger.series_retention,
             changed=lambda _: None,
+            bridge=Bridge(owner, self._config.notify.rules, telemetry, time.time),
             stop=self._stop,
         )
         watch.load()
@@ -212,6 +214,7 @@ class Fetcher:
             return Moment(now, now + server.session.skew)
 
         retention = self._config.ledger.series_retention
-        intake = Intake(self._ledger, roster, settings, telemetry, moment, retention, lambda _: None)
+        bridge = Bridge(self._ledger, self._config.notify.rules, telemetry, time.time)
+        intake = Intake(self._ledger, roster, settings, telemetry, moment, retention, lambda _: None, bridge)
         intake.numbers = numbers_of(server.limits)
         return intake
