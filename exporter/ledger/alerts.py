@@ -12,12 +12,16 @@ from exporter.ledger.schema import alerts, incidents
 from exporter.ledger.sql import upsert
 
 _DECODE = msgspec.json.Decoder(State)
-# What is red or flapping is what time alone may change: there is an index of that.
-_STIRRING = (
-    select(incidents.c.repo_id, incidents.c.state)
-    .where(text("wakes IS NOT NULL"))
-    .order_by(incidents.c.repo_id, incidents.c.ref_class)
+_RED = select(incidents.c.repo_id, incidents.c.ref_class, incidents.c.state).where(text("red"))
+_TOLD = (
+    select(incidents.c.repo_id, incidents.c.ref_class, incidents.c.state)
+    .join(
+        alerts,
+        (alerts.c.repo_id == incidents.c.repo_id) & (alerts.c.ref_class == incidents.c.ref_class),
+    )
+    .where(alerts.c.target == bindparam("of_target"), alerts.c.resolved == 0)
 )
+_STIRRING = _RED.union(_TOLD).order_by("repo_id", "ref_class")
 _OF_TARGET = select(alerts).where(alerts.c.target == bindparam("of_target")).order_by(alerts.c.labels)
 _DROP = delete(alerts).where(
     alerts.c.target == bindparam("of_target"), alerts.c.labels == bindparam("of_labels")
@@ -40,9 +44,9 @@ class Alert:
     taken: str
 
 
-def stirring(conn: Connection) -> list[tuple[int, str]]:
-    """(repo, state) of all that is red or flapping, as it is stored: cheap to compare."""
-    return [(repo_id, state) for repo_id, state in conn.execute(_STIRRING)]
+def stirring(conn: Connection, target: str) -> list[tuple[int, str]]:
+    """(repo, state) of all that is red or was told to be, as it is stored: cheap to compare."""
+    return [(repo_id, state) for repo_id, _, state in conn.execute(_STIRRING, {"of_target": target})]
 
 
 def decode(state: str) -> State:

@@ -131,7 +131,7 @@ class AlertBook:
         with self._ledger.reading() as conn:
             if self._alerts is None:
                 self._alerts = {alert.labels: alert for alert in alerts_of(conn, self._target)}
-            seen = stirring(conn)
+            seen = stirring(conn, self._target)
             if seen == self._seen and time.monotonic() < self._due and self._read.empty():
                 return
             while not self._read.empty():
@@ -159,7 +159,9 @@ class AlertBook:
         builds: set[Build] = set()
         for repo_id, text in seen:
             state, repo = decode(text), repos.get(repo_id)
-            if repo is None or state.silent or not repo.watched or repo.server not in self._servers:
+            if not (state.red or state.flapping) or state.silent:
+                continue
+            if repo is None or not repo.watched or repo.server not in self._servers:
                 continue
             key = (repo_id, state.ref_class)
             build = (repo_id, *(state.bad or (0, 0, 0))[1:])
