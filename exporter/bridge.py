@@ -131,12 +131,18 @@ class Bridge:
         return changed
 
     def release(self, ripe: Callable[[Row], bool]) -> None:
-        """Lets messages that were held go out, as the net of each thread and target."""
+        """Lets messages that were held go out, as the net of each thread and target; but not into a mute or
+        quiet hours that began meanwhile."""
         now = self._clock()
         with self._ledger.transaction() as conn:
             by_target: dict[str, dict[int, Row]] = {}
             for row in messages.held(conn):
-                if ripe(row):
+                if not ripe(row):
+                    continue
+                if still := self._still_held(conn, row, now):
+                    hold, due = still
+                    messages.change(conn, [row.id], hold=hold, ready=due, due=due, expires=due + AGE)
+                else:
                     by_target.setdefault(row.target, {})[row.id] = row
             for target, rows in by_target.items():
                 folded = fold(messages.waiting_of(rows.values()), oldest=now - self.routes.max_age)
@@ -199,6 +205,15 @@ class Bridge:
                 rows.append(row)
             messages.add(conn, rows)
             self.due.set()
+
+    def _still_held(self, conn: Connection, row: Row, now: float) -> tuple[str, float] | None:
+        """Why a message that was held is held on, and until when; None where it may go out."""
+        told = row.told
+        if muted := states.muted_until(conn, row.server, told.repo, now):
+            return Hold.MUTED, muted
+        subject = Subject(row.server, told.repo, told.branch, told.event, "")
+        quiet = 0.0 if row.hold == Hold.QUIET else self.routes.quiet_until(row.target, subject, now)
+        return (Hold.QUIET, quiet) if quiet else None
 
     def _delay(
         self, conn: Connection, repo: RepoState, news: News, thread: str, now: float

@@ -19,6 +19,7 @@ LATE = 900.0
 """An opening that is recorded so long after its end waits for what else is still unread."""
 CATCH_UP = 600.0
 """Seconds for which rows wait at most while much is unread."""
+WEEK = 7 * 86_400.0
 MANY = 10
 """More messages than these that wait for a target after an outage become a digest."""
 ALERT = "alert"
@@ -146,13 +147,17 @@ class Routes:
                 return routed
 
     def quiet_until(self, target: str, subject: Subject, now: float) -> float:
-        """When the quiet hours of a target end; 0 where there are none now."""
+        """When the quiet hours of a target end, those that follow at once too; 0 where there are none now.
+
+        Hours that never end are taken to end once a week.
+        """
         if subject.event in AT_ALL_HOURS:
             return 0.0
-        return max(
-            (quiet.until(now) for quiet in self.quiet if not quiet.targets or target in quiet.targets),
-            default=0.0,
-        )
+        kept = [quiet for quiet in self.quiet if not quiet.targets or target in quiet.targets]
+        end, at = 0.0, now
+        while at < now + WEEK and (ends := max((quiet.until(at) for quiet in kept), default=0.0)) > at:
+            end = at = ends
+        return end
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from desk import REPO, START, Desk, build, made
@@ -11,7 +13,7 @@ from exporter.incidents import FORGOTTEN, STABLE
 from exporter.ledger import Ledger, LedgerError, messages, states, watched
 from exporter.ledger.schema import HELD, NEWEST, SUPERSEDED, UNREAD, WAITING, WHOLE
 from exporter.model import Event, Status, Step
-from exporter.routes import CATCH_UP, LATE, STORM_WITHIN, Hold, Route, Routes
+from exporter.routes import CATCH_UP, LATE, STORM_WITHIN, Hold, Quiet, Route, Routes
 
 BAD, GOOD, CANCELLED, ERROR = Status.FAILURE, Status.SUCCESS, Status.CANCELLED, Status.ERROR
 CHAT = Routes(targets=("chat",))
@@ -275,6 +277,53 @@ def test_a_mute_delays_and_drops_nothing(ledger: Ledger) -> None:
     with ledger.reading() as conn:
         assert messages.muted(conn) == {("ci", REPO): desk.now}
         assert states.muted_until(conn, "ci", REPO, desk.now) == 0
+
+
+def quiet_night() -> Routes:
+    """Quiet hours that have just begun when a desk's clock starts, and last for an hour."""
+    begins = datetime.fromtimestamp(START + 700, UTC).time().replace(second=0)
+    ends = begins.replace(hour=(begins.hour + 1) % 24)
+    return Routes(("chat",), quiet=(Quiet(begins, ends, ZoneInfo("UTC")),))
+
+
+def test_a_storm_within_quiet_hours_wakes_nobody(ledger: Ledger) -> None:
+    repos = tuple(f"octo/r{number}" for number in range(8))
+    desk = Desk(ledger, quiet_night(), repos=repos)
+    desk.take(*(build(1, BAD, at=690, repo=name) for name in repos))
+    desk.now += STORM_WITHIN
+    desk.bridge.tick()
+    assert [(row.state, row.hold) for row in desk.rows()] == [(HELD, Hold.QUIET)] * 8
+    desk.now += 3600
+    desk.bridge.tick()
+    assert [row.state for row in desk.rows()] == [WAITING] * 8
+
+
+def test_what_was_read_late_waits_for_the_end_of_quiet_hours(ledger: Ledger) -> None:
+    desk = Desk(ledger, quiet_night())
+    desk.now += LATE + 300
+    desk.take(build(1, BAD))
+    assert desk.rows()[0].hold == Hold.UNREAD
+    desk.bridge.settle("ci", behind=False)
+    assert [(row.state, row.hold) for row in desk.rows()] == [(HELD, Hold.QUIET)]
+    desk.take(build(2, GOOD, at=1890))
+    desk.now += 3600
+    desk.bridge.tick()
+    assert [row.kind for row in desk.rows() if row.state == WAITING] == ["digest"]
+
+
+def test_a_mute_that_was_made_longer_holds_what_waits(ledger: Ledger) -> None:
+    desk = Desk(ledger, CHAT)
+    begin = desk.now
+    for length in (3600, 7200):
+        with ledger.transaction() as conn:
+            states.mute(conn, "ci", "", begin + length)
+        desk.take(build(1, BAD))
+    desk.now = begin + 3600
+    desk.bridge.tick()
+    assert [(row.state, row.due) for row in desk.rows()] == [(HELD, begin + 7200)]
+    desk.now = begin + 7200
+    desk.bridge.tick()
+    assert [row.state for row in desk.rows()] == [WAITING]
 
 
 def test_a_repo_that_is_gone_closes_its_incidents(ledger: Ledger) -> None:

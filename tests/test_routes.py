@@ -91,6 +91,23 @@ def test_quiet_hours_are_local_and_belong_to_the_day_that_they_begin_on(now: str
     assert routes.quiet_until("chat", Subject("ci", "acme/web", "", "tag", "failure"), at) == 0
 
 
+def test_quiet_hours_that_follow_each_other_are_one_and_those_without_end_end_once_a_week() -> None:
+    friday = datetime.fromisoformat("2026-03-06 23:00").replace(tzinfo=BERLIN).timestamp()
+    evening = Quiet(time(22), time(0), BERLIN, frozenset({4}))
+    weekend = Quiet(time(0), time(0), BERLIN, frozenset({5, 6}))
+    monday = datetime.fromisoformat("2026-03-09 00:00").replace(tzinfo=BERLIN).timestamp()
+    assert Routes(ALL, quiet=(weekend, evening)).quiet_until("chat", PUSH, friday) == monday
+    always = Routes(ALL, quiet=(Quiet(time(0), time(0), BERLIN),)).quiet_until("chat", PUSH, friday)
+    assert friday + 7 * 86_400 <= always <= friday + 8 * 86_400
+
+
+def test_quiet_hours_end_once_in_the_night_that_has_an_hour_twice() -> None:
+    routes = Routes(ALL, quiet=(Quiet(time(22), time(2, 30), BERLIN),))
+    first = datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN)
+    assert routes.quiet_until("chat", PUSH, first.timestamp() - 900) == first.timestamp()
+    assert routes.quiet_until("chat", PUSH, first.timestamp() + 2700) == 0
+
+
 def rows(
     *kinds: str, thread: str = "a", first: int = 1, hold: str = Hold.UNREAD, since: float = 1e9
 ) -> list[Waiting]:
