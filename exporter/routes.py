@@ -132,10 +132,14 @@ class Routes:
                     break
         return tuple(found)
 
+    def messages_for(self, subject: Subject) -> tuple[str, ...]:
+        """Those of them that get messages."""
+        return tuple(t for t in self.targets_for(subject) if t not in self.without_messages)
+
     def told(self, change: Change, state: State, subject: Subject) -> tuple[str, ...]:
         """The targets that get a message of a change of the incident in `state`."""
         before = tuple(target for target in state.told if target in self.targets)
-        routed = tuple(t for t in self.targets_for(subject) if t not in self.without_messages)
+        routed = self.messages_for(subject)
         match change.what:
             case What.RESOLVED | What.STALE:
                 return before

@@ -395,6 +395,12 @@ def test_each_alert_goes_where_its_own_labels_lead(receive: Callable[..., Alerts
     ]
 
 
+def test_an_alert_is_no_message_to_an_alertmanager(receive: Callable[..., Alerts]) -> None:
+    hook = receive(Routes(("chat", "am"), without_messages=frozenset({"am"})))
+    assert hook.post(group(alert())) == 200
+    assert [target for target, _ in hook.titles()] == ["chat"]
+
+
 def test_routes_may_name_every_event_and_alerts() -> None:
     names = [*Event, "alert"]
     assert MatchSettings.model_validate({"event": names}).event == tuple(names)

@@ -92,7 +92,7 @@ def routed(post: Post, routes: Routes) -> dict[str, list[Alert]]:
     found: dict[str, list[Alert]] = {}
     for alert in post.alerts:
         server, repo, branch = (alert.labels.get(key, "") for key in ("server", "repo", "branch"))
-        for target in routes.targets_for(Subject(server, repo, branch, ALERT, "")):
+        for target in routes.messages_for(Subject(server, repo, branch, ALERT, "")):
             found.setdefault(target, []).append(alert)
     return found
 
