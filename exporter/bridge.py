@@ -4,7 +4,8 @@ Either an end is recorded with all that is told of it, or it is read again: noth
 nothing is forgotten, whenever the exporter dies.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from threading import Event as Signal
 
 from sqlalchemy import Connection
@@ -113,7 +114,7 @@ class Bridge:
         changed: set[int] = set()
         with self._ledger.reading() as conn:
             due = states.due_states(conn, now)
-            waits = any(row.due <= now for row in messages.held(conn))
+            waits = any(_is_ripe(row, now) for row in messages.held(conn))
         if due:
             with self._ledger.transaction() as conn:
                 repos = watched.repos_by_id(conn, {repo_id for repo_id, _ in due})
@@ -127,7 +128,7 @@ class Bridge:
                         states.write_states(conn, repo_id, [state])
                     changed.add(repo_id)
         if waits:
-            self.release(lambda row: row.due <= now)
+            self.release(lambda row: _is_ripe(row, now))
         return changed
 
     def release(self, ripe: Callable[[Row], bool]) -> None:
@@ -229,3 +230,12 @@ class Bridge:
             if openings >= self.routes.storm:
                 return Hold.STORM, messages.storm_until(conn, repo.server) or now + STORM_WITHIN
         return Hold.NO, now
+
+
+def _is_ripe(row: Row, now: float) -> bool:
+    """True when a message was held for long enough, also where the clock was set back meanwhile."""
+    longest = _LONGEST.get(row.hold, inf)
+    return row.due <= now or row.due > now + longest
+
+
+_LONGEST: Mapping[str, float] = {Hold.UNREAD: CATCH_UP, Hold.STORM: STORM_WITHIN}

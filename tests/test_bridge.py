@@ -311,6 +311,18 @@ def test_what_was_read_late_waits_for_the_end_of_quiet_hours(ledger: Ledger) -> 
     assert [row.kind for row in desk.rows() if row.state == WAITING] == ["digest"]
 
 
+def test_a_clock_that_is_set_back_holds_nothing_for_longer(ledger: Ledger) -> None:
+    repos = tuple(f"octo/r{number}" for number in range(6))
+    desk = Desk(ledger, CHAT, repos=repos)
+    desk.take(*(build(1, BAD, at=690, repo=name) for name in repos))
+    assert desk.rows()[-1].hold == Hold.STORM
+    desk.bridge.tick()
+    assert desk.rows()[-1].state == HELD
+    desk.now -= 7200
+    desk.bridge.tick()
+    assert (desk.rows()[-1].kind, desk.rows()[-1].state) == ("digest", WAITING)
+
+
 def test_a_mute_that_was_made_longer_holds_what_waits(ledger: Ledger) -> None:
     desk = Desk(ledger, CHAT)
     begin = desk.now

@@ -355,6 +355,35 @@ def test_a_channel_gets_no_more_than_it_takes(ledger: Ledger) -> None:
             until("the rest", lambda: states_of(desk).count(DELIVERED) == 20, 5)
 
 
+def test_a_clock_that_is_set_back_stalls_nothing(ledger: Ledger, channel: Receiver) -> None:
+    desk = Desk(ledger, Routes(targets=("webhook", "bot"), storm=0), repos=(REPO, "octo/other"))
+    channel.answer(Case(429, headers={"Retry-After": "600"}), Case(200))
+    with receiving() as slack:
+        slack.answer(Case(body=receiver.GOOD["bot"]))
+        targets = receiver.target("webhook", channel.url), receiver.target("bot", slack.url)
+        with sending(desk, *targets):
+            desk.take(build(1, BAD))
+            until("both tried", lambda: [row.attempts for row in desk.rows()] == [1, 1], 5)
+            later(desk, -7200)
+            desk.take(build(1, BAD, repo="octo/other"))
+            later(desk, 10)
+            wait_for(desk, *[DELIVERED] * 4)
+
+
+def test_a_lease_of_a_clock_that_was_ahead_ends(ledger: Ledger, channel: Receiver) -> None:
+    desk = Desk(ledger, CHAT)
+    desk.take(build(1, BAD))
+    with ledger.transaction() as conn:
+        outbox.lease(conn, [desk.rows()[0].id], desk.now + LEASE + 7200)
+    with sending(desk, receiver.target("webhook", channel.url)):
+        time.sleep(0.3)
+        later(desk, -10)
+        time.sleep(0.3)
+        assert channel.got == []
+        later(desk, LEASE + 10)
+        wait_for(desk, DELIVERED)
+
+
 def test_waits_grow_and_differ() -> None:
     assert all(0 <= backoff(0) <= 5 for _ in range(50))
     assert max(backoff(3) for _ in range(200)) > 20

@@ -206,6 +206,14 @@ def hurry(conn: Connection, target: str, now: float) -> None:
     conn.execute(update(outbox).where(*of_target).values(due=now))
 
 
+def set_back(conn: Connection, now: float, lease: float) -> None:
+    """Of what waits or is leased by a clock that was ahead: it is due now, or leased for so long from now."""
+    waits = (OPEN, outbox.c.state == WAITING, outbox.c.due > now)
+    conn.execute(update(outbox).where(*waits).values(due=now))
+    leased = (OPEN, outbox.c.state == SENDING, outbox.c.lease > now + lease)
+    conn.execute(update(outbox).where(*leased).values(lease=now + lease))
+
+
 def expire(conn: Connection, now: float) -> list[tuple[str, str]]:
     """Gives up what was tried for too long; (target, kind) of each."""
     old = (OPEN, outbox.c.state == WAITING, outbox.c.expires <= now)

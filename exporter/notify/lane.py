@@ -133,6 +133,12 @@ class Lane:
         """Tries it again at once: somebody says that it takes messages."""
         self.not_before = 0.0
 
+    def set_back(self, until: float) -> None:
+        """The clock was set back: nothing is measured by what it said before; leases end then at the latest."""
+        self._starts.clear()
+        self.not_before = 0.0
+        self.leased = {row_id: (min(at, until), future) for row_id, (at, future) in self.leased.items()}
+
     def let_go(self) -> list[int]:
         """Takes back what no thread has begun to send: the ids of those messages."""
         waiting = [

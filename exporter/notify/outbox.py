@@ -37,6 +37,8 @@ CARE, CLEAN = 5.0, 3600.0
 """Seconds between two looks for leases that ended, and for what is not kept any more."""
 LAST_ANSWERS, LAST_WORDS = 1.0, 0.5
 """Seconds at the end in which attempts may end by themselves, and then once they were cut off."""
+BACK = 1.0
+"""Seconds that the clock may lose between two looks before it counts as set back."""
 READERS = 8
 """Logs that are read at a time."""
 CACHED = 256
@@ -77,7 +79,7 @@ class Outbox:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="excerpt")
         self._stop = threading.Event()
         self._failing = False
-        self._care_due = 0.0
+        self._care_due = self._seen = 0.0
         self._clean_due = clock() + CLEAN
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         for name in self._lanes:
@@ -243,6 +245,9 @@ class Outbox:
         """Every few seconds: leases that ended, messages that are too old or that somebody asked for, and
         the gauges."""
         now = self._clock()
+        if now < self._seen - BACK:
+            self._set_back(now)
+        self._seen = now
         if now < self._care_due:
             return
         self._care_due = now + CARE
@@ -263,6 +268,16 @@ class Outbox:
             with self._ledger.transaction() as conn:
                 outbox.forget(conn, now - outbox.KEPT)
         self.measure()
+
+    def _set_back(self, now: float) -> None:
+        """The clock was set back: what was to be done by the old one would wait for it to be so late again."""
+        back = round(self._seen - now)
+        log.warning("the clock was set back; messages that waited are tried now", seconds=back)
+        with self._ledger.transaction() as conn:
+            outbox.set_back(conn, now, LEASE)
+        for lane in self._lanes.values():
+            lane.set_back(now + LEASE)
+        self._care_due, self._clean_due = now, min(self._clean_due, now + CLEAN)
 
     def measure(self) -> None:
         """Renews the gauges of what waits."""
