@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from exporter.app import App
 from exporter.config import Config
+from exporter.config_notify import NotifySettings
 from exporter.simulator import Clock
 
 HOUR = 3600.0
@@ -28,7 +29,8 @@ def live_through(
     what it raises ends all.
     """
     eager = [settings.model_copy(update={"sweep": 1.0}) for settings in config.servers]
-    app = App(config.model_copy(update={"servers": tuple(eager)}), clock=clock.now)
+    silent = {"servers": tuple(eager), "notify": NotifySettings()}  # nobody is told of what is over
+    app = App(config.model_copy(update=silent), clock=clock.now)
 
     def look() -> None:
         for watch in app.work.watches:

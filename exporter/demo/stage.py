@@ -106,11 +106,14 @@ class Stage:
         return file
 
     def _configuration(self, servers: list[dict[str, Any]]) -> dict[str, Any]:
-        """The exporter's own configuration; targets of messages belong here, at the receiver's address."""
+        """The exporter's own configuration, which tells the receiver of what turns red and green."""
+        page = self._directory / "page.url"
+        page.write_text(f"http://{self._addresses['receiver']}/exporter", encoding="utf-8")
         return {
             "servers": servers,
             "ledger": {"url": f"sqlite:///{self._directory / 'ledger.db'}"},
             "web": {"listen": self._addresses["exporter"]},
+            "notify": {"targets": [{"name": "page", "type": "webhook", "url_file": page.name}]},
         }
 
     @property

@@ -134,7 +134,7 @@ class Lane:
         self.not_before = 0.0
 
     def set_back(self, until: float) -> None:
-        """The clock was set back: nothing is measured by what it said before; leases end then at the latest."""
+        """The clock was set back: nothing is measured by what it said before, and leases end by then."""
         self._starts.clear()
         self.not_before = 0.0
         self.leased = {row_id: (min(at, until), future) for row_id, (at, future) in self.leased.items()}

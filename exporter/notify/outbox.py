@@ -270,7 +270,7 @@ class Outbox:
         self.measure()
 
     def _set_back(self, now: float) -> None:
-        """The clock was set back: what was to be done by the old one would wait for it to be so late again."""
+        """The clock was set back: what was due by the old one would wait until it is as late again."""
         back = round(self._seen - now)
         log.warning("the clock was set back; messages that waited are tried now", seconds=back)
         with self._ledger.transaction() as conn:
