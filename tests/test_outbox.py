@@ -322,6 +322,54 @@ def test_the_log_is_read_once_for_all_targets(ledger: Ledger, channel: Receiver)
     assert [row.excerpt for row in desk.rows()][:2] == ["line of the log"] * 2
 
 
+def test_a_server_whose_logs_hang_delays_no_message_of_others(ledger: Ledger, channel: Receiver) -> None:
+    repos = tuple(f"octo/r{n:02}" for n in range(20))
+    desk = Desk(ledger, CHAT, repos=repos)
+    hangs = threading.Event()
+
+    def excerpt(row: Row) -> Excerpt:
+        if row.server == "ci":
+            hangs.wait(5)
+        return "", ""
+
+    desk.take(*(build(1, BAD, repo=name) for name in repos))
+    with ledger.transaction() as conn:
+        conn.exec_driver_sql("UPDATE outbox SET server = 'other' WHERE id = (SELECT max(id) FROM outbox)")
+    with sending(desk, receiver.target("webhook", channel.url), excerpt=excerpt):
+        until("its message", lambda: channel.got, 3)
+        assert channel.got[0].json["server"] == "other"
+        hangs.set()
+        until("the others", lambda: len(channel.got) == 20, 5)
+
+
+def test_what_was_sent_when_it_stops_is_noted(
+    ledger: Ledger, channel: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(ledger, CHAT, repos=(REPO, "octo/other"))
+    waits, goes_on, healthy = threading.Event(), threading.Event(), ledger.transaction
+
+    @contextmanager
+    def transaction() -> Iterator[object]:
+        if threading.current_thread().name == "outbox" and channel.got:
+            waits.set()
+            assert goes_on.wait(5)
+        with healthy() as conn:
+            yield conn
+
+    monkeypatch.setattr(ledger, "transaction", transaction)
+    with sending(desk, receiver.target("webhook", channel.url), excerpt=lambda _: ("", "")) as sender:
+        desk.take(build(1, BAD))
+        assert waits.wait(5)
+        desk.take(build(1, BAD, repo="octo/other"))
+        end = threading.Thread(target=sender.stop, args=(5.0,))
+        end.start()
+        time.sleep(0.2)
+        goes_on.set()
+        end.join(10)
+        assert not end.is_alive()
+    assert states_of(desk) == [DELIVERED, WAITING]
+
+
 def test_a_bot_writes_over_its_own_message_of_the_same_incident(ledger: Ledger) -> None:
     desk = Desk(ledger, Routes(targets=("bot",)))
     with receiving() as slack:

@@ -134,7 +134,7 @@ class Lane:
         self.not_before = 0.0
 
     def set_back(self, until: float) -> None:
-        """The clock was set back: nothing is measured by what it said before, and leases end by then."""
+        """The clock was set back: what it said before holds no more, and leases end then at the latest."""
         self._starts.clear()
         self.not_before = 0.0
         self.leased = {row_id: (min(at, until), future) for row_id, (at, future) in self.leased.items()}

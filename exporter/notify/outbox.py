@@ -40,7 +40,7 @@ LAST_ANSWERS, LAST_WORDS = 1.0, 0.5
 BACK = 1.0
 """Seconds that the clock may lose between two looks before it counts as set back."""
 READERS = 8
-"""Logs that are read at a time."""
+"""Logs of one server that are read at a time: one that hangs stops no other."""
 CACHED = 256
 
 Excerpt: TypeAlias = tuple[str, str]
@@ -76,7 +76,7 @@ class Outbox:
         self._lanes = {target.name: Lane(target, self._heard, clock) for target in targets}
         self._reading: dict[Build, set[int]] = {}
         self._excerpts: OrderedDict[Build, Excerpt] = OrderedDict()
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="excerpt")
+        self._readers: dict[str, ThreadPoolExecutor] = {}
         self._stop = threading.Event()
         self._failing = False
         self._care_due = self._seen = 0.0
@@ -93,12 +93,13 @@ class Outbox:
         """Ends within `grace` seconds; what is on its way then is sent again after its lease."""
         self._stop.set()
         self._due.set()
-        self._readers.shutdown(wait=False, cancel_futures=True)
         if self._thread.is_alive():
             self._thread.join(grace)
         else:
             for lane in self._lanes.values():
                 lane.close()
+        for readers in tuple(self._readers.values()):
+            readers.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -122,9 +123,10 @@ class Outbox:
         now = self._clock()
         sent, read = _drain(self._sent), _drain(self._read)
         if not sent and not read:
-            lanes = [lane for lane in self._lanes.values() if lane.takes(now)]
+            lanes = [(lane, takes) for lane in self._lanes.values() if (takes := lane.takes(now))]
             with self._ledger.reading() as conn:
-                if not any(self._due_rows(conn, lane, 1, now) for lane in lanes):
+                # As many as it takes, though one is enough: their logs are read at the same time.
+                if not any(self._due_rows(conn, lane, takes, now) for lane, takes in lanes):
                     return self._next(now)
         try:
             with self._ledger.transaction() as conn:
@@ -132,7 +134,7 @@ class Outbox:
                     messages.write_excerpt(conn, sorted(self._reading[build]), *excerpt)
                 self._note(conn, sent, now)
                 leased = [each for lane in self._lanes.values() for each in self._lease(conn, lane, now)]
-        except LedgerError:
+        except Exception:
             for told in sent:
                 self._sent.put(told)
             for known in read:
@@ -224,7 +226,9 @@ class Outbox:
             return True
         if build not in self._reading:
             self._reading[build] = set()
-            self._readers.submit(self._read_log, build, row)
+            if row.server not in self._readers:
+                self._readers[row.server] = ThreadPoolExecutor(READERS, f"excerpt-{row.server}")
+            self._readers[row.server].submit(self._read_log, build, row)
         self._reading[build].add(row.id)
         return False
 
@@ -270,7 +274,7 @@ class Outbox:
         self.measure()
 
     def _set_back(self, now: float) -> None:
-        """The clock was set back: what was due by the old one would wait until it is as late again."""
+        """What was to be done by the clock as it was would wait until it is so late again."""
         back = round(self._seen - now)
         log.warning("the clock was set back; messages that waited are tried now", seconds=back)
         with self._ledger.transaction() as conn:
@@ -290,7 +294,7 @@ class Outbox:
     def _leave(self) -> None:
         """Lets go of what was not begun, and notes what still comes of the rest."""
         free = [row_id for lane in self._lanes.values() for row_id in lane.let_go()]
-        sent = self._wait_for(LAST_ANSWERS, [])
+        sent = self._wait_for(LAST_ANSWERS, _drain(self._sent))
         for lane in self._lanes.values():
             lane.close()
         sent = self._wait_for(LAST_WORDS, sent)
@@ -304,10 +308,12 @@ class Outbox:
     def _wait_for(self, seconds: float, sent: list[Sent]) -> list[Sent]:
         """What was sent, and what of the rest has an answer in that time."""
         until = time.monotonic() + seconds
-        on_their_way = sum(len(lane.leased) for lane in self._lanes.values())
+        left = {row_id for lane in self._lanes.values() for row_id in lane.leased}
+        left -= {each.row.id for each in sent}
         with suppress(queue.Empty):
-            while len(sent) < on_their_way:
+            while left:
                 sent.append(self._sent.get(timeout=max(0.0, until - time.monotonic())))
+                left.discard(sent[-1].row.id)
         return sent
 
 
