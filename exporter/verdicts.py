@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from exporter.incidents import Change, End, State, advance, restate
 from exporter.ledger import Moment, states
 from exporter.ledger.messages import Facts
-from exporter.ledger.runs import Run
+from exporter.ledger.runs import Run, new_run
 from exporter.ledger.states import FailedStep
 from exporter.ledger.watched import RepoState
 from exporter.model import Build, Event, Status, Step
@@ -95,7 +95,7 @@ class Verdicts:
         if not changes:
             return []
         if run is None and state.handled is not None:
-            run = states.run_at(self.conn, self.repo.id, state.handled)
+            run = states.run_at(self.conn, self.repo.id, state.handled) or _as_remembered(self.repo, state)
         if run is None:
             return []
         failed = states.failed_step(self.conn, run) if failed is None else failed
@@ -140,6 +140,30 @@ class Verdicts:
     def _end(self, run: Run, failed: FailedStep) -> End:
         at = (run.finished or (self.now.server if run.counted else run.when_ended)) - self.skew
         return states.to_end(run, history=not run.counted, at=at, step=failed[0])
+
+
+def _as_remembered(repo: RepoState, state: State) -> Run:
+    """The newest run of a ref class, where the ledger keeps builds for a shorter time than it is red."""
+    rest = state.ref_class.partition(":")[2]
+    bad = state.last_was_bad
+    run = new_run(
+        repo.id,
+        repo.generation,
+        Build(
+            repo=repo.name,
+            number=state.handled[1] if state.handled else 0,
+            run=state.handled[2] if state.handled else 0,
+            status=Status(state.status) if bad else Status.SUCCESS,
+            event=Event(state.event),
+            branch=state.branch,
+            commit=state.commit if bad else "",
+            finished=int(state.at),
+            environment=rest if state.event == Event.DEPLOYMENT else "",
+            cron=rest.removesuffix(f":{state.branch}") if state.event == Event.CRON else "",
+            author=state.authors[-1] if bad and state.authors else "",
+        ),
+    )
+    return replace(run, ref_class=state.ref_class)
 
 
 def facts_of(repo: RepoState, news: News, now: float) -> Facts:

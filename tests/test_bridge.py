@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from desk import REPO, START, Desk, build, made
 
-from exporter.incidents import FORGOTTEN, STABLE
+from exporter.incidents import FORGOTTEN, STABLE, STALE
 from exporter.ledger import Ledger, LedgerError, messages, states, watched
 from exporter.ledger.schema import HELD, NEWEST, SUPERSEDED, UNREAD, WAITING, WHOLE
 from exporter.model import Event, Status, Step
@@ -349,6 +349,21 @@ def test_a_repo_that_is_gone_closes_its_incidents(ledger: Ledger) -> None:
         desk.intake.gone(conn, [repo.id])
         desk.intake.gone(conn, [repo.id])
     assert desk.told() == [("opened", 1), ("stale", 1)]
+
+
+def test_an_incident_ends_with_a_message_though_its_build_is_not_kept_any_more(ledger: Ledger) -> None:
+    desk = Desk(ledger, CHAT)
+    deployed = {"event": Event.DEPLOYMENT, "environment": "prod"}
+    desk.take(build(1, BAD), build(2, BAD, **deployed))  # type: ignore[arg-type]
+    with ledger.transaction() as conn:
+        for table in ("steps", "builds"):
+            conn.exec_driver_sql(f"DELETE FROM {table}")
+    desk.now += STALE
+    desk.bridge.tick()
+    assert desk.told() == [("opened", 1), ("opened", 2), ("stale", 1), ("stale", 2)]
+    before, after = (row.told for row in desk.rows()[1::2])
+    for name in ("repo", "branch", "ref", "event", "commit", "author", "url", "since", "first", "failures"):
+        assert getattr(after, name) == getattr(before, name), name
 
 
 def test_flapping_is_told_once_and_then_how_it_ended(ledger: Ledger) -> None:
