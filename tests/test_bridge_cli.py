@@ -243,6 +243,7 @@ def test_what_cannot_be_sent_again_or_dropped_says_why(ledger: Ledger, run: Run)
         assert refused(run, "outbox", *asked.split()) == (BAD, f"message {asked.split()[1]}: {why}")
     code, why = refused(run, "outbox", "drop", "2", "99")
     assert (code, why) == (BAD, "message 99: there is none (nothing was changed)")
+    assert run("outbox", "retry", "9" * 20)[0] == USAGE
     assert desk.rows()[1].state == WAITING
     stand(desk, 2, state=SENDING)
     assert refused(run, "outbox", "drop", "2")[1] == "message 2: it is being sent right now"
@@ -529,6 +530,7 @@ def test_what_was_red_before_a_replay_begins_is_told_as_still_red(ledger: Ledger
     assert summary.startswith("3 ends of builds since 20")
     assert ops.startswith("  ops: 3 (1 changed, 1 opened, 1 resolved), ")
     assert refused(run, "replay", "--since", "2999-01-01") == (USAGE, "--since: must be in the past")
+    assert run("replay", "--since", "0001-01-01")[0] == GOOD
     assert refused(run, "replay", "--since", since, "--target", "x")[0] == USAGE
 
 

@@ -30,6 +30,9 @@ from exporter.notify.facts import digest_lines, notice_of
 from exporter.notify.message import compose
 from exporter.notify.notice import Kind
 
+LARGEST = 2**63 - 1
+"""The largest id that a ledger can hold."""
+
 
 @click.group(short_help="Look at messages; send one again, or drop it.")
 def outbox() -> None:
@@ -75,7 +78,7 @@ def list_messages(
 
 @outbox.command(short_help="Send messages again, now.")
 @with_config
-@click.argument("ids", metavar="ID…", type=click.IntRange(min=1), nargs=-1, required=True)
+@click.argument("ids", metavar="ID…", type=click.IntRange(1, LARGEST), nargs=-1, required=True)
 def retry(config_path: Path, ids: tuple[int, ...]) -> int:
     """Send messages now that wait for their next attempt, or were given up.
 
@@ -90,7 +93,7 @@ def retry(config_path: Path, ids: tuple[int, ...]) -> int:
 
 @outbox.command(short_help="Let messages never be sent.")
 @with_config
-@click.argument("ids", metavar="ID…", type=click.IntRange(min=1), nargs=-1, required=True)
+@click.argument("ids", metavar="ID…", type=click.IntRange(1, LARGEST), nargs=-1, required=True)
 def drop(config_path: Path, ids: tuple[int, ...]) -> int:
     """Let messages never be sent that wait, are held, or were given up.
 

@@ -33,6 +33,7 @@ from exporter.notify.notice import Kind
 from exporter.rehearsal import Part, Rehearsal
 
 DAY = 86_400.0
+EPOCH = 1970
 FORMATS = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 
@@ -74,7 +75,7 @@ def replay(config_path: Path, since: datetime, targets: tuple[str, ...], limit: 
     if unknown := sorted(set(targets) - known):
         what = f"--target: no target is called {one_line(unknown[0])}; known are {', '.join(sorted(known))}"
         raise StopError(USAGE, what)
-    begin, now = since.timestamp(), time.time()
+    begin, now = _unix(since), time.time()
     if begin > now:
         raise StopError(USAGE, "--since: must be in the past")
     ends, told = rehearse(config, open_ledger(config), begin, now)
@@ -98,6 +99,11 @@ def replay(config_path: Path, since: datetime, targets: tuple[str, ...], limit: 
         total = sum(kinds.values())
         say(f"  {name}: {total}" + (f" ({parts}), {total / days:.1f} a day" if total else ""))
     return GOOD
+
+
+def _unix(moment: datetime) -> float:
+    """Unix seconds; of a day before all builds 0, for not every zone has a time for those."""
+    return moment.timestamp() if moment.year >= EPOCH else 0.0
 
 
 def rehearse(config: Config, ledger: Ledger, since: float, until: float) -> tuple[int, list[Told]]:
