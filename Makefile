@@ -22,7 +22,7 @@ demo-tools:
 test: .venv/test.stamp
 	$(BIN)/pytest -n 3
 
-# The same, with the lines that no test runs; it takes half as long again.
+# The same, with the lines that no test runs; it takes longer.
 coverage: .venv/test.stamp
 	$(BIN)/pytest -n 3 --cov --cov-report=term:skip-covered --cov-fail-under=90
 
