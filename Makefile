@@ -20,11 +20,11 @@ demo-tools:
 	@.ci/demo-tools
 
 test: .venv/test.stamp
-	$(BIN)/pytest -n 3
+	$(BIN)/pytest -n 2
 
 # The same, with the lines that no test runs; it takes longer.
 coverage: .venv/test.stamp
-	$(BIN)/pytest -n 3 --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 check: .venv/test.stamp
 	$(BIN)/ruff check .

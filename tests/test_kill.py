@@ -60,7 +60,7 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
         left = list(kill_at_random_moments(killed, chance))
         until("the end of all builds", lambda: clock.now() > over, LIVE)
         for place in places:
-            until("every end in the ledger", partial(is_complete, place, worlds.values()), 60)
+            until("every end in the ledger", partial(is_complete, place, worlds.values()), 90)
         known = scraper.scrapes
         until("a scrape of the end", lambda: scraper.scrapes > known + 1)
         page = happened(killed.metrics())
@@ -162,7 +162,7 @@ def fail_and_restart(world: World, repo: str, at: float) -> None:
 
     def fail(when: float) -> None:
         number = world.start_build(repo, started=when, finished=when + 1, outcome="failure", at=when)
-        world.at(when + 9, lambda then: restart(number, then))
+        world.at(when + 20, lambda then: restart(number, then))
 
     def restart(number: int, when: float) -> None:
         new = world.restart(repo, number, at=when)
