@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from exporter.incidents import State, What, advance, close, is_forgotten, wakes
 from exporter.ledger import Ledger, Moment, Policy, Recorded, messages, states, watched
-from exporter.ledger.messages import AGE, Row
+from exporter.ledger.messages import AGE, Row, UnreadableError
 from exporter.ledger.runs import Run
 from exporter.ledger.schema import HELD, NEWEST, UNREAD, WAITING, WHOLE
 from exporter.ledger.watched import RepoState
@@ -140,7 +140,12 @@ class Bridge:
             for row in messages.held(conn):
                 if not ripe(row):
                     continue
-                if still := self._still_held(conn, row, now):
+                try:
+                    still = self._still_held(conn, row, now)
+                except UnreadableError as error:
+                    messages.bury(conn, [error.row_id], now)
+                    continue
+                if still:
                     hold, due = still
                     messages.change(conn, [row.id], hold=hold, ready=due, due=due, expires=due + AGE)
                 else:

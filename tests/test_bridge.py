@@ -11,7 +11,7 @@ from desk import REPO, START, Desk, build, made
 
 from exporter.incidents import FORGOTTEN, STABLE, STALE
 from exporter.ledger import Ledger, LedgerError, messages, states, watched
-from exporter.ledger.schema import HELD, NEWEST, SUPERSEDED, UNREAD, WAITING, WHOLE
+from exporter.ledger.schema import DEAD, HELD, NEWEST, SUPERSEDED, UNREAD, WAITING, WHOLE
 from exporter.model import Event, Status, Step
 from exporter.routes import CATCH_UP, LATE, STORM_WITHIN, Hold, Quiet, Route, Routes
 
@@ -364,6 +364,18 @@ def test_an_incident_ends_with_a_message_though_its_build_is_not_kept_any_more(l
     before, after = (row.told for row in desk.rows()[1::2])
     for name in ("repo", "branch", "ref", "event", "commit", "author", "url", "since", "first", "failures"):
         assert getattr(after, name) == getattr(before, name), name
+
+
+def test_a_held_message_that_cannot_be_read_holds_no_other(ledger: Ledger) -> None:
+    desk = Desk(ledger, CHAT, repos=(REPO, "octo/other"))
+    with ledger.transaction() as conn:
+        states.mute(conn, "ci", "", desk.now + 3600)
+    desk.take(build(1, BAD), build(1, BAD, repo="octo/other"))
+    with ledger.transaction() as conn:
+        conn.exec_driver_sql("UPDATE outbox SET facts = '{' WHERE id = 1")
+    desk.now += 3600
+    desk.bridge.tick()
+    assert [row.state for row in desk.rows()] == [DEAD, WAITING]
 
 
 def test_flapping_is_told_once_and_then_how_it_ended(ledger: Ledger) -> None:

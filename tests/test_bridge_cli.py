@@ -214,6 +214,8 @@ def test_what_waits_or_was_given_up_is_listed(ledger: Ledger, run: Run) -> None:
     out = run("outbox", "list", "--limit", "1")[1]
     assert out.splitlines()[-1] == "… and 2 older ones (--limit)"
     assert run("outbox", "list", "--state", "held")[1] == "There is no such message.\n"
+    stand(desk, 1, kind="of a later version", facts="{")
+    assert listed(run, "outbox", "list")[0]["title"] == "(cannot be read)"
 
 
 def test_a_message_that_was_given_up_is_sent_again_and_is_young_again(ledger: Ledger, run: Run) -> None:

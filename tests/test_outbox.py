@@ -342,6 +342,19 @@ def test_a_server_whose_logs_hang_delays_no_message_of_others(ledger: Ledger, ch
         until("the others", lambda: len(channel.got) == 20, 5)
 
 
+@pytest.mark.parametrize("damage", ["kind = 'of a later version'", "facts = '{'", "facts = '{\"at\": []}'"])
+def test_a_message_that_cannot_be_read_is_given_up_alone(
+    ledger: Ledger, channel: Receiver, damage: str
+) -> None:
+    desk = Desk(ledger, CHAT, repos=(REPO, "octo/other"))
+    desk.take(build(1, BAD), build(1, BAD, repo="octo/other"))
+    with ledger.transaction() as conn:
+        conn.exec_driver_sql(f"UPDATE outbox SET {damage} WHERE id = 1")
+    with sending(desk, receiver.target("webhook", channel.url), excerpt=lambda _: ("", "")):
+        wait_for(desk, DEAD, DELIVERED)
+    assert desk.rows()[0].answer == "what the ledger has of it cannot be read"
+
+
 def test_what_was_sent_when_it_stops_is_noted(
     ledger: Ledger, channel: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

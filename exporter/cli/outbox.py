@@ -24,7 +24,7 @@ from exporter.cli.common import (
 from exporter.config import Config
 from exporter.ledger import by_hand
 from exporter.ledger import outbox as sending
-from exporter.ledger.messages import Row
+from exporter.ledger.messages import Facts, Row, UnreadableError
 from exporter.ledger.schema import DELIVERED, HELD, SENDING, WAITING
 from exporter.notify.facts import digest_lines, notice_of
 from exporter.notify.message import compose
@@ -184,13 +184,19 @@ def message_table(conn: Connection, rows: list[Row]) -> Table:
 
 def title_of(conn: Connection, row: Row) -> str:
     """The first line of a message."""
-    lines = digest_lines(sending.lines_of(conn, row)) if row.kind == Kind.DIGEST else ()
-    return compose(notice_of(row, lines=lines)).title
+    try:
+        lines = digest_lines(sending.lines_of(conn, row)) if row.kind == Kind.DIGEST else ()
+        return compose(notice_of(row, lines=lines)).title
+    except UnreadableError:
+        return "(cannot be read)"
 
 
 def message_record(conn: Connection, row: Row) -> dict[str, object]:
     """A message for scripts: times are Unix seconds, null where there is none."""
-    told = row.told
+    try:
+        told = row.told
+    except UnreadableError:
+        told = Facts()
     return {
         "id": row.id,
         "target": row.target,

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from exporter.ledger.schema import HELD, SUPERSEDED, WAITING, mutes, outbox
+from exporter.ledger.schema import DEAD, HELD, SUPERSEDED, WAITING, mutes, outbox
 from exporter.routes import Folded, Hold, Waiting
 
 AGE = 86_400.0
@@ -44,6 +44,14 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of an alert: its title, and what stands below it."""
 
 
+class UnreadableError(Exception):
+    """What the ledger has of a message says nothing here: a later version wrote it, or it is damaged."""
+
+    def __init__(self, row_id: int) -> None:
+        super().__init__(f"message {row_id} cannot be read")
+        self.row_id = row_id
+
+
 @dataclass(slots=True)
 class Row:
     """A row of the table `outbox`; fields in the order of its columns."""
@@ -75,8 +83,11 @@ class Row:
 
     @property
     def told(self) -> Facts:
-        """What it says."""
-        return _DECODE.decode(self.facts)
+        """What it says; raises `UnreadableError`."""
+        try:
+            return _DECODE.decode(self.facts)
+        except msgspec.MsgspecError:
+            raise UnreadableError(self.id) from None
 
 
 _DECODE = msgspec.json.Decoder(Facts)
@@ -200,6 +211,11 @@ def change(conn: Connection, ids: Sequence[int], **values: Any) -> None:
     """Sets columns of these messages."""
     for at in range(0, len(ids), 500):
         conn.execute(update(outbox).where(outbox.c.id.in_(ids[at : at + 500])).values(values))
+
+
+def bury(conn: Connection, ids: Sequence[int], now: float) -> None:
+    """Gives up messages that cannot be read, for the sake of the others."""
+    change(conn, ids, state=DEAD, closed=now, answer="what the ledger has of it cannot be read")
 
 
 def write_excerpt(conn: Connection, ids: Sequence[int], excerpt: str, note: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, select, text, update
 
 from exporter.ledger.messages import AGE, OPEN, Row
-from exporter.ledger.schema import DELIVERED, EXPIRED, HELD, SENDING, SUPERSEDED, WAITING, outbox
+from exporter.ledger.schema import DEAD, DELIVERED, EXPIRED, HELD, SENDING, SUPERSEDED, WAITING, outbox
 from exporter.ledger.sql import chunks
 
 KEPT = 30 * 86_400.0
@@ -116,7 +116,8 @@ def reference_of(conn: Connection, row: Row) -> str:
 
 def lines_of(conn: Connection, row: Row) -> list[Row]:
     """The messages that a digest tells, oldest first."""
-    members = select(outbox).where(outbox.c.target == row.target, outbox.c.into_id == row.id)
+    of_digest = (outbox.c.target == row.target, outbox.c.into_id == row.id, outbox.c.state != DEAD)
+    members = select(outbox).where(*of_digest)
     return [Row(*found) for found in conn.execute(members.order_by(outbox.c.id))]
 
 

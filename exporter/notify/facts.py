@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from exporter.ledger.messages import Row, incident_key
+from exporter.ledger.messages import Row, UnreadableError, incident_key
 from exporter.notify.message import compose
 from exporter.notify.notice import BuildFacts, Kind, Notice
 
@@ -13,7 +13,12 @@ CALLED = (Kind.OPENED, Kind.CHANGED)
 def notice_of(
     row: Row, mention: Callable[[str, str], str] = lambda _target, _author: "", lines: Sequence[str] = ()
 ) -> Notice:
-    """The facts of a row; `mention` gives an author's handle at a target, `lines` are those of a digest."""
+    """The facts of a row; `mention` gives an author's handle at a target, `lines` are those of a digest.
+
+    Raises `UnreadableError`.
+    """
+    if row.kind not in list(Kind):
+        raise UnreadableError(row.id)
     facts, kind = row.told, Kind(row.kind)
     handle = mention(row.target, facts.author) if kind in CALLED else ""
     build = BuildFacts(

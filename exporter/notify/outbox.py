@@ -16,7 +16,7 @@ from typing import TypeAlias, TypeVar
 from sqlalchemy import Connection
 
 from exporter.ledger import Ledger, LedgerError, messages, outbox
-from exporter.ledger.messages import Row
+from exporter.ledger.messages import Row, UnreadableError
 from exporter.ledger.outbox import Mark
 from exporter.ledger.schema import DEAD, DELIVERED, SENDING
 from exporter.log import logger
@@ -79,6 +79,7 @@ class Outbox:
         self._readers: dict[str, ThreadPoolExecutor] = {}
         self._stop = threading.Event()
         self._failing = False
+        self._unreadable: list[int] = []
         self._care_due = self._seen = 0.0
         self._clean_due = clock() + CLEAN
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -113,6 +114,10 @@ class Outbox:
                 if not self._failing:
                     log.warning("messages wait until the ledger can be read and written", error=error)
                 self._failing = True
+            except UnreadableError as error:
+                log.warning("a message is given up", error=error)
+                self._unreadable.append(error.row_id)
+                wait = 0.0
             except Exception:
                 log.exception("sending messages failed; it goes on")
             self._due.wait(wait)
@@ -248,10 +253,13 @@ class Outbox:
     def _care(self) -> None:
         """Every few seconds: leases that ended, messages that are too old or that somebody asked for, and
         the gauges."""
-        now = self._clock()
-        if now < self._seen - BACK:
+        if (now := self._clock()) < self._seen - BACK:
             self._set_back(now)
         self._seen = now
+        if self._unreadable:
+            with self._ledger.transaction() as conn:
+                messages.bury(conn, self._unreadable, now)
+            self._unreadable = []
         if now < self._care_due:
             return
         self._care_due = now + CARE
