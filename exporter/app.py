@@ -27,10 +27,8 @@ from exporter.log import logger, setup
 from exporter.notify.alert_book import AlertBook
 from exporter.notify.alertmanager import LOOK, Alertmanager
 from exporter.notify.channels import open_target
-from exporter.notify.fetch import LogReader
-from exporter.notify.logs import excerpts, once
+from exporter.notify.logs import excerpts, log_reader, once
 from exporter.notify.outbox import Excerpt, Outbox
-from exporter.notify.redact import Redactor
 from exporter.refresh import Refresher, Shown
 from exporter.schedule import Schedule
 from exporter.servers.detect import open_server
@@ -212,8 +210,7 @@ class App:
         bridge = Bridge(self.ledger, config.notify.rules, self.telemetry, self._clock)
         watches = tuple(self._watch(settings, config, refresher, bridge, stop) for settings in config.servers)
         known = {watch.name: watch for watch in watches}
-        hide = Redactor(config.secrets, config.notify.redact.expressions)
-        reader = LogReader(hide, config.notify.excerpt, stop)
+        reader = log_reader(config, stop)
         read_log = once(excerpts(reader, lambda name: known[name].server if name in known else None))
         sender = Outbox(
             self.ledger,

@@ -8,7 +8,7 @@ classes neither break nor mend it. Times are Unix seconds by our clock.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec.structs import replace as changed
@@ -205,22 +205,15 @@ def _wait(state: State, now: float) -> Step:
 
 
 def _break(state: State, end: End, now: float) -> Step:
-    state = changed(
+    state = _failed(
         state,
-        handled=end.key,
-        at=end.at,
+        end,
         red=True,
         epoch=state.epoch + 1,
         opened=end.at if end.history else now,
         since=end.at,
         first=end.key[1],
         failures=1,
-        bad=end.key,
-        branch=end.branch,
-        event=end.event,
-        commit=end.commit,
-        step=end.step,
-        status=int(end.status),
         authors=(end.author,),
         silent=end.history,
         told=state.told if state.flapping else (),
@@ -234,17 +227,10 @@ def _fail_again(state: State, end: End, now: float) -> Step:
     authors = state.authors
     if end.author not in authors and len(authors) < AUTHORS:
         authors = (*authors, end.author)
-    state = changed(
+    state = _failed(
         state,
-        handled=end.key,
-        at=end.at,
+        end,
         failures=state.failures + (end.key != state.bad),
-        bad=end.key,
-        branch=end.branch,
-        event=end.event,
-        commit=end.commit,
-        step=end.step,
-        status=int(end.status),
         authors=authors,
         silent=state.silent and end.history,
     )
@@ -252,6 +238,22 @@ def _fail_again(state: State, end: End, now: float) -> Step:
     if end.history or state.brief or state.flapping or taken_over:
         return state, ()
     return _tell(state, What.CHANGED, news=news)
+
+
+def _failed(state: State, end: End, **more: Any) -> State:
+    """The state with `end` as its newest bad build, and what `more` says."""
+    return changed(
+        state,
+        handled=end.key,
+        at=end.at,
+        bad=end.key,
+        branch=end.branch,
+        event=end.event,
+        commit=end.commit,
+        step=end.step,
+        status=int(end.status),
+        **more,
+    )
 
 
 def _mend(state: State, end: End, now: float) -> Step:

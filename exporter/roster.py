@@ -55,7 +55,7 @@ class Roster:
     def greet(self, conn: Connection, now: Moment) -> ServerState:
         """The server's own row, made on first contact."""
         if self.server is None:
-            self.server = ServerState(self._settings.name, int(now.server), 0, 0.0, 0.0, "")
+            self.server = ServerState(self._settings.name, int(now.server))
             watched.write_server(conn, self.server)
         return self.server
 
@@ -197,14 +197,6 @@ class Roster:
             build_url=repo.build_url,
             horizon=int(now.server) if counted_from is None else counted_from,
             horizon_skew=now.server - now.ours,
-            generation=0,
-            highest=0,
-            highest_created=0,
-            watched=True,
-            missed_sweeps=0,
-            missed_since=0.0,
-            gone=False,
-            pruned=0,
         )
         watched.write_repos(conn, [state])
         self.repos[state.name] = self.by_id[state.id] = state

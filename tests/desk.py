@@ -1,7 +1,7 @@
 """A ledger on disk into which a test writes builds as a watch does, and what people are told then."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -43,7 +43,7 @@ class Desk:
         )
         with ledger.transaction() as conn:
             if not watched.repo_states(conn, "ci"):
-                watched.write_server(conn, ServerState("ci", START, 0, 0.0, 0.0, ""))
+                watched.write_server(conn, ServerState("ci", START))
                 for name in repos:
                     self._adopt(conn, name, history)
         self.roster = Roster(ledger, self.settings)
@@ -55,9 +55,8 @@ class Desk:
         )  # fmt: skip
 
     def _adopt(self, conn: Connection, name: str, history: int) -> None:
-        none = {field.name: field.type() for field in fields(RepoState)}
-        known = {"server": "ci", "name": name, "default_branch": "main", "horizon": START, "watched": True}
-        repo = RepoState(**none | known | {"build_url": f"http://ci.example.com/{name}/", "highest": history})
+        repo = RepoState(0, "ci", name, default_branch="main", horizon=START, highest=history)
+        repo.build_url = f"http://ci.example.com/{name}/"
         watched.write_repos(conn, [repo])
         if history:
             watched.add_gap(conn, repo, 1, history, history=True)

@@ -25,9 +25,7 @@ from exporter.ledger.watched import RepoState, ServerState
 from exporter.model import Event, Status
 from exporter.notify.channels import open_target
 from exporter.notify.facts import notice_of
-from exporter.notify.fetch import LogReader
-from exporter.notify.logs import excerpts
-from exporter.notify.redact import Redactor
+from exporter.notify.logs import excerpts, log_reader
 from exporter.rehearsal import Part, Rehearsal
 from exporter.routes import Routes, Subject
 
@@ -51,9 +49,7 @@ class Source:
 
     def excerpt(self, row: Row) -> tuple[str, str]:
         """Lines of the log that a message is about, and why there are none."""
-        notify = self.config.notify
-        hide = Redactor(self.config.secrets, notify.redact.expressions)
-        reader = LogReader(hide, notify.excerpt, threading.Event())
+        reader = log_reader(self.config, threading.Event())
         server = None
         try:
             server = self.place.server
@@ -146,27 +142,8 @@ def _recorded(config: Config, settings: ServerSettings, policy: Policy, repo: st
 
 def _unrecorded(server: str, policy: Policy, repo: str) -> Part:
     """A repo of which nothing is known."""
-    unknown = RepoState(
-        id=1,
-        server=server,
-        name=repo,
-        uid="",
-        default_branch="",
-        timeout=0,
-        build_url="",
-        horizon=0,
-        horizon_skew=0.0,
-        generation=0,
-        highest=0,
-        highest_created=0,
-        watched=True,
-        missed_sweeps=0,
-        missed_since=0.0,
-        gone=False,
-        pruned=0,
-    )
-    known = ServerState(name=server, first_contact=0, last_sweep=0, last_poll=0.0, skew=0.0, cursor="")
-    return Part(known, unknown, policy, [], [], {})
+    unknown = RepoState(id=1, server=server, name=repo)
+    return Part(ServerState(server), unknown, policy, [], [], {})
 
 
 def _build_url(place: Place, repo: str) -> str:

@@ -53,7 +53,6 @@ _DUE = (
     .limit(bindparam("most"))
 )
 _DIGEST_DUE = select(outbox.c.id).where(outbox.c.id.in_(bindparam("ids", expanding=True)), _MEMBERS_IN_ORDER)
-_NEXT = select(func.min(outbox.c.due)).where(OPEN, outbox.c.state == WAITING)
 _REFERENCE = (
     select(outbox.c.reference)
     .where(
@@ -90,11 +89,6 @@ def due(conn: Connection, target: str, now: float, most: int) -> list[Row]:
         ready = set(conn.execute(_DIGEST_DUE, {"ids": digests}).scalars())
         rows = [row for row in rows if row.kind != "digest" or row.id in ready]
     return rows
-
-
-def next_due(conn: Connection) -> float | None:
-    """When the next message that waits is to be tried."""
-    return conn.execute(_NEXT).scalar()
 
 
 def waiting(conn: Connection, target: str) -> list[Row]:

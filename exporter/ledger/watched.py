@@ -15,6 +15,7 @@ _WRITE_GAP = (
     .values(high=bindparam("new_high"), failed=bindparam("now_failed"))
 )
 _DROP_GAP = delete(gaps).where(gaps.c.id == bindparam("gap"))
+_HISTORY = select(gaps.c.id).where(gaps.c.repo_id == bindparam("repo"), gaps.c.history).limit(1)
 
 
 @dataclass(slots=True)
@@ -24,20 +25,20 @@ class RepoState:
     id: int
     server: str
     name: str
-    uid: str
-    default_branch: str
-    timeout: int
-    build_url: str
-    horizon: int
-    horizon_skew: float
-    generation: int
-    highest: int
-    highest_created: int
-    watched: bool
-    missed_sweeps: int
-    missed_since: float
-    gone: bool
-    pruned: int
+    uid: str = ""
+    default_branch: str = ""
+    timeout: int = 0
+    build_url: str = ""
+    horizon: int = 0
+    horizon_skew: float = 0.0
+    generation: int = 0
+    highest: int = 0
+    highest_created: int = 0
+    watched: bool = True
+    missed_sweeps: int = 0
+    missed_since: float = 0.0
+    gone: bool = False
+    pruned: int = 0
     judged: int = UNREAD
 
 
@@ -46,11 +47,11 @@ class ServerState:
     """A row of the table `servers`; fields in the order of its columns."""
 
     name: str
-    first_contact: int
-    last_sweep: int
-    last_poll: float
-    skew: float
-    cursor: str
+    first_contact: int = 0
+    last_sweep: int = 0
+    last_poll: float = 0.0
+    skew: float = 0.0
+    cursor: str = ""
 
 
 @dataclass(slots=True)
@@ -118,8 +119,7 @@ def gaps_of_repo(conn: Connection, repo_id: int) -> list[Gap]:
 
 def imports(conn: Connection, repo_id: int) -> bool:
     """True while pages of a repo's history are to be read."""
-    of_history = (gaps.c.repo_id == repo_id, gaps.c.history)
-    return conn.execute(select(gaps.c.id).where(*of_history).limit(1)).first() is not None
+    return conn.execute(_HISTORY, {"repo": repo_id}).first() is not None
 
 
 def add_gap(

@@ -5,12 +5,20 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from exporter.config import Config
 from exporter.ledger.messages import Row
 from exporter.model import Build, Status
 from exporter.notify.fetch import LogReader
+from exporter.notify.redact import Redactor
 from exporter.servers import Server
 
 KEPT = 256
+
+
+def log_reader(config: Config, stop: threading.Event) -> LogReader:
+    """What reads logs and hides what the configuration says; set, `stop` ends its waits."""
+    hide = Redactor(config.secrets, config.notify.redact.expressions)
+    return LogReader(hide, config.notify.excerpt, stop)
 
 
 def excerpts(
