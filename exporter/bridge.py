@@ -11,9 +11,8 @@ from threading import Event as Signal
 from sqlalchemy import Connection
 
 from exporter.incidents import State, What, advance, close, is_forgotten, wakes
-from exporter.ledger import Ledger, Moment, Policy, Recorded, messages, states, watched
+from exporter.ledger import Ledger, Moment, Policy, Recorded, messages, states, store, watched
 from exporter.ledger.messages import AGE, Row, UnreadableError
-from exporter.ledger.runs import Run
 from exporter.ledger.schema import HELD, NEWEST, UNREAD, WAITING, WHOLE
 from exporter.ledger.watched import RepoState
 from exporter.model import Build, Status
@@ -40,6 +39,8 @@ class Bridge:
         """Servers of which more is known to be unread than a look could read."""
         self._read: dict[str, float] = {}
         """When a look at a server ended that left nothing unread."""
+        self._readable: set[int] = set()
+        """Repos of which this process read the newest list page."""
 
     def judge(
         self,
@@ -52,30 +53,33 @@ class Bridge:
     ) -> bool:
         """Takes in what `record` says of a repo; True when an incident is another one now."""
         known = Verdicts(conn, repo, now)
+        apart = [(build, step) for build in builds for step in build.steps if step.apart]
         if repo.judged == UNREAD:
-            if now.server - repo.horizon < PATIENCE and watched.imports(conn, repo.id):
+            if not self._is_to_begin(conn, repo, now, waited_for=bool(apart)):
                 return False
             self._begin(known, policy)
         for end in done.ended:
             # What is read of history is computed as a whole once all of it is.
-            if self._is_judged(repo, policy, end.run) and (end.run.counted or repo.judged == WHOLE):
+            counts = end.run.counted or repo.judged == WHOLE
+            if counts and self._is_judged(repo, policy, end.run.event, end.run.branch):
                 self._tell(known, known.advance(end.run, states.first_failed(end.steps)))
         for run in done.rewritten:
-            if self._is_judged(repo, policy, run):
+            if self._is_judged(repo, policy, run.event, run.branch):
                 self._tell(known, known.restate(run))
-        for build in builds:
-            for step in build.steps:
-                if step.apart and not step.status.open and policy.counts(build.event, build.branch):
-                    self._tell(known, known.advance_apart(build, step))
+        for build, step in apart:
+            if not step.status.open and policy.counts(build.event, build.branch):
+                self._tell(known, known.advance_apart(build, step))
         self._end_of_history(known)
         return known.write()
 
     def history_read(self, conn: Connection, repo: RepoState, policy: Policy, now: Moment) -> None:
-        """A list page of a repo's history is recorded: from the first one on its ends are judged."""
+        """A list page of a repo's history is recorded: from the first one on live ends are judged."""
+        self._readable.add(repo.id)
         known = Verdicts(conn, repo, now)
-        if repo.judged == UNREAD:
+        if repo.judged != UNREAD:
+            self._end_of_history(known)
+        elif self._is_to_begin(conn, repo, now):
             self._begin(known, policy)
-        self._end_of_history(known)
         known.write()
 
     def gone(self, conn: Connection, repo: RepoState, now: Moment) -> None:
@@ -157,18 +161,35 @@ class Bridge:
                     self._telemetry.notified(target, rows[row_id].kind, "superseded")
         self.due.set()
 
+    def _is_to_begin(
+        self, conn: Connection, repo: RepoState, now: Moment, *, waited_for: bool = False
+    ) -> bool:
+        """True once history is to be taken in: all of it is read, or something waits for what it says.
+
+        A live end does from the newest list page on, as what is `waited_for`; after 10 minutes everybody
+        does.
+        """
+        if now.server - repo.horizon >= PATIENCE:
+            return True
+        if watched.imports(conn, repo.id) and repo.id not in self._readable:
+            return False
+        return waited_for or store.has_counted(conn, repo.id) or states.is_whole(conn, repo.id)
+
     def _begin(self, known: Verdicts, policy: Policy) -> None:
         """Takes a repo's history in silently, and judges what was recorded beside it."""
         repo = known.repo
         failed = states.failed_steps(known.conn, repo.id)
-        for run, end in states.ends(repo, states.runs_of_repo(known.conn, repo.id), failed, known.skew):
-            if self._is_judged(repo, policy, run):
-                state = known.states.get(run.ref_class, State(run.ref_class))
-                step = advance(state, end, known.now.ours)
-                self._tell(known, known.take(step, run, failed.get(run.key), late=known.is_late(end)))
+        runs = states.runs_of_repo(known.conn, repo.id)
+        places = {(run.event, run.branch) for run in runs}
+        judged = {place for place in places if self._is_judged(repo, policy, *place)}
+        runs = [run for run in runs if (run.event, run.branch) in judged]
+        for run, end in states.ends(repo, runs, failed, known.skew):
+            state = known.states.get(run.ref_class, State(run.ref_class))
+            step = advance(state, end, known.now.ours)
+            self._tell(known, known.take(step, run, failed.get(run.key), late=known.is_late(end)))
         # What is green is computed from the ledger when it is needed.
         known.states = {name: s for name, s in known.states.items() if s.red or s.epoch}
-        repo.judged = NEWEST
+        repo.judged = WHOLE if states.is_whole(known.conn, repo.id) else NEWEST
         watched.write_repos(known.conn, [repo])
 
     def _end_of_history(self, known: Verdicts) -> None:
@@ -179,9 +200,9 @@ class Bridge:
             known.repo.judged = WHOLE
             watched.write_repos(known.conn, [known.repo])
 
-    def _is_judged(self, repo: RepoState, policy: Policy, run: Run) -> bool:
-        subject = Subject(repo.server, repo.name, run.branch, run.event, "")
-        return policy.counts(run.event, run.branch) and self.routes.watches(subject)
+    def _is_judged(self, repo: RepoState, policy: Policy, event: str, branch: str) -> bool:
+        subject = Subject(repo.server, repo.name, branch, event, "")
+        return policy.counts(event, branch) and self.routes.watches(subject)
 
     def _tell(self, known: Verdicts, news: Iterable[News]) -> None:
         """Writes the messages of changes, and who was told into the state."""

@@ -18,6 +18,8 @@ from exporter.telemetry import Telemetry
 
 ROWS_AT_ONCE = 2000
 """Rows that are read before they are recorded; a transaction costs a write to the disk."""
+REPOS_AT_ONCE = 500
+"""Repos whose history is taken in at the end of a look although it is not read yet."""
 PATTERNS_KEPT = 10_000
 """Branches whose match is remembered."""
 
@@ -165,12 +167,15 @@ class Intake:
 
     def settle(self, *, behind: bool) -> None:
         """A look ended; `behind`: more is known to be unread than it could read."""
-        now = self._moment()
-        for repo in self._roster.repos.values():
-            if repo.judged == UNREAD and repo.watched and now.server - repo.horizon >= PATIENCE:
-                with self._ledger.transaction() as conn:
-                    self._bridge.history_read(conn, repo, self.policy, now)
-                self.changed.add(repo.id)
+        waited_since = self._moment().server - PATIENCE
+        late = [
+            repo
+            for repo in self._roster.repos.values()
+            if repo.judged == UNREAD and repo.watched and repo.horizon <= waited_since
+        ][:REPOS_AT_ONCE]
+        if late:
+            with self._ledger.transaction() as conn:
+                self.history_read(conn, late)
         self._bridge.settle(self._name, behind=behind)
 
     def show(self) -> None:

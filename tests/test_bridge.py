@@ -8,16 +8,21 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from desk import REPO, START, Desk, build, made
+from hypothesis import given
+from hypothesis import strategies as st
 
-from exporter.incidents import FORGOTTEN, STABLE, STALE
+from exporter.incidents import FORGOTTEN, STABLE, STALE, State, advance
 from exporter.ledger import Ledger, LedgerError, messages, states, watched
-from exporter.ledger.schema import DEAD, HELD, NEWEST, SUPERSEDED, UNREAD, WAITING, WHOLE
+from exporter.ledger.runs import new_run
+from exporter.ledger.schema import DEAD, HELD, NEWEST, SETTLED, SUPERSEDED, UNREAD, WAITING, WHOLE
+from exporter.ledger.watched import RepoState
 from exporter.model import Event, Status, Step
 from exporter.routes import CATCH_UP, LATE, STORM_WITHIN, Hold, Quiet, Route, Routes
 
 BAD, GOOD, CANCELLED, ERROR = Status.FAILURE, Status.SUCCESS, Status.CANCELLED, Status.ERROR
 CHAT = Routes(targets=("chat",))
 BOTH = Routes(targets=("chat", "mail"))
+OTHER = "octo/other"
 
 
 @pytest.fixture
@@ -137,6 +142,54 @@ def test_a_branch_that_was_green_in_history_opens(ledger: Ledger) -> None:
     desk.read_history(build(2, GOOD, at=-100), build(1, BAD, at=-200))
     assert desk.told() == [("opened", 3)]
     assert desk.rows()[0].told.first == 3
+
+
+def test_history_is_taken_in_once_all_of_it_is_read_or_somebody_waits_for_it(ledger: Ledger) -> None:
+    desk = Desk(ledger, CHAT, history=4, repos=(REPO, OTHER))
+    desk.now = START + 300.0
+    repo, other = (desk.roster.repos[name] for name in (REPO, OTHER))
+    desk.read_history(build(4, GOOD, at=-100), build(3, BAD, at=-200), down_to=3)
+    assert repo.judged == UNREAD
+    desk.take(build(6, BAD))
+    assert (repo.judged, desk.told()) == (NEWEST, [("opened", 6)])
+    desk.read_history(build(4, BAD, at=-100, repo=OTHER), down_to=4, repo=OTHER)
+    assert other.judged == UNREAD
+    desk.read_history(build(3, BAD, at=-200, repo=OTHER), repo=OTHER)
+    assert (other.judged, desk.state(repo=OTHER).first) == (WHOLE, 3)
+
+
+def test_a_publishing_waits_for_no_history(ledger: Ledger) -> None:
+    step = Step(name="publish", status=ERROR, apart=True, finished=START + 100, exit_code=0)
+    desk = Desk(ledger, CHAT, history=4)
+    desk.now = START + 300.0
+    desk.read_history(build(4, GOOD, at=-100), down_to=3)
+    desk.take(build(4, GOOD, at=-100, steps=(step,)))
+    assert desk.told() == [("opened", 4)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([BAD, GOOD, CANCELLED, ERROR]), st.booleans(), st.sampled_from("ab")),
+        max_size=12,
+    )
+)
+def test_ends_that_are_left_out_leave_no_trace(told: list[tuple[Status, bool, str]]) -> None:
+    repo = RepoState(id=1, server="ci", name=REPO)
+    ended = [build(number, status, commit=commit) for number, (status, _, commit) in enumerate(told, 1)]
+    runs = [new_run(1, 0, each) for each in ended]
+    for run, (_, counted, _) in zip(runs, told, strict=True):
+        run.counted, run.state, run.ref_class = counted, SETTLED, "push:main"
+    every = [states.to_end(r, history=not r.counted, at=r.when_ended, step="") for r in runs]
+    few = [end for _, end in states.ends(repo, runs, {}, 0.0)]
+    for history in (False, True):  # as they are, and taken for history as a whole
+        folded = []
+        for ends in (every, few):
+            state, changes = State("push:main"), []
+            for end in ends:
+                state, told_now = advance(state, replace(end, history=end.history or history), START)
+                changes += told_now
+            folded.append((state, changes))
+        assert folded[0] == folded[1]
 
 
 def test_a_history_that_cannot_be_read_keeps_nobody_waiting_for_ever(ledger: Ledger) -> None:

@@ -176,9 +176,21 @@ def to_end(run: Run, *, history: bool, at: float, step: str) -> End:
 def ends(
     repo: RepoState, runs: Iterable[Run], failed: Mapping[Key, FailedStep], skew: float
 ) -> Iterator[tuple[Run, End]]:
-    """Stored runs with the ends that they are: history unless they count; without what is judged later."""
-    for run in runs:
-        if run.state == ENDING and is_live(repo, run):
-            continue
-        step = failed.get(run.key, ("", 0))[0]
-        yield run, to_end(run, history=not run.counted, at=run.when_ended - skew, step=step)
+    """Stored runs (oldest first) with the ends that they are: history unless they count.
+
+    Left out is what is judged later, what says nothing of a branch, and of good ends of a ref class in
+    a row those between the first and the last: they leave no trace.
+    """
+    said = [run for run in runs if (run.good or run.bad) and not (run.state == ENDING and is_live(repo, run))]
+    after: dict[str, bool] = {}
+    good_after = []
+    for run in reversed(said):
+        good_after.append(after.get(run.ref_class, False))
+        after[run.ref_class] = run.good
+    before: dict[str, bool] = {}
+    for run, is_followed in zip(said, reversed(good_after), strict=True):
+        follows = before.get(run.ref_class, True)
+        before[run.ref_class] = run.good
+        if not (run.good and follows and is_followed):
+            step = failed.get(run.key, ("", 0))[0]
+            yield run, to_end(run, history=not run.counted, at=run.when_ended - skew, step=step)
